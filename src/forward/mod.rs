@@ -159,6 +159,3 @@ async fn embedded(
     call.head(response.headers());
     response.map(|body| Body::observed(body, call))
 }
-
-#[cfg(test)]
-mod tests;

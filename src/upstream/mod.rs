@@ -31,7 +31,3 @@ pub use response::ResponseBody;
 pub use service::{PoolService, Upstream};
 pub use settings::PoolSettings;
 pub use transport_error::TransportError;
-
-#[cfg(test)]
-#[path = "pool_tests/mod.rs"]
-mod pool_tests;
