@@ -79,9 +79,7 @@ impl FromStr for ListenAddr {
         if host.is_empty() || host.contains('/') || (host.contains(':') && !bracketed) {
             return Err(form());
         }
-        let port = port
-            .parse()
-            .map_err(|_| AddrError::Port(text.to_owned()))?;
+        let port = port.parse().map_err(|_| AddrError::Port(text.to_owned()))?;
         Ok(Self::Tcp {
             host: host.to_owned(),
             port,

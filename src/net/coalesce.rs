@@ -200,15 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             let passed = bufs.len().min(SLICES);
             slices[1..=passed].copy_from_slice(&bufs[..passed]);
             let first = usize::from(before == 0);
-            let sent = match Pin::new(&mut self.stream)
-                .poll_write_vectored(cx, &slices[first..=passed])
-            {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(sent)) => sent,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                // Nothing of `bufs` was accepted, and the socket will wake us.
-                Poll::Pending => return Poll::Pending,
-            };
+            let sent =
+                match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[first..=passed]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(sent)) => sent,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    // Nothing of `bufs` was accepted, and the socket will wake us.
+                    Poll::Pending => return Poll::Pending,
+                };
             self.unflushed = true;
             if sent < before {
                 self.sent += sent;

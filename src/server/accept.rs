@@ -200,7 +200,10 @@ async fn accept(
         if let RawStream::Tcp(socket) = &stream {
             // A socket that is gone already fails later anyway.
             drop(socket.set_nodelay(true));
-            drop(crate::net::keep_alive(socket, settings.connection.keep_alive));
+            drop(crate::net::keep_alive(
+                socket,
+                settings.connection.keep_alive,
+            ));
         }
         let handed = Detached::from_stream(stream).map(|socket| Handed {
             socket,

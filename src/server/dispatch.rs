@@ -19,11 +19,8 @@ use super::PeerInfo;
 use crate::forward::{Body, Forward, Session, is_grpc, not_grpc};
 
 /// Our own services, with the layers around them.
-pub type Native = BoxCloneSyncService<
-    Request<tonic::body::Body>,
-    Response<tonic::body::Body>,
-    Infallible,
->;
+pub type Native =
+    BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
 /// What is ours: the asset services, health and reflection.
 const OURS: [&str; 3] = [

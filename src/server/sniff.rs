@@ -75,7 +75,10 @@ where
     stream.write_all(REFUSAL).await?;
     stream.shutdown().await?;
     let mut sink = [0; 1024];
-    let rest = async { while stream.read(&mut sink).await? > 0 {} io::Result::Ok(()) };
+    let rest = async {
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
     match tokio::time::timeout(LINGER, rest).await {
         Ok(result) => result,
         Err(_) => Ok(()),

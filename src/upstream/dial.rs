@@ -45,7 +45,9 @@ pub(super) async fn dial(target: &Target, settings: &PoolSettings) -> Result<Str
         Address::Tcp(address) => {
             let socket = connected(TcpStream::connect(address).await)?;
             // Nagle would hold a call's last bytes for a round trip.
-            socket.set_nodelay(true).map_err(|error| error.to_string())?;
+            socket
+                .set_nodelay(true)
+                .map_err(|error| error.to_string())?;
             keep_alive(&socket, settings.keep_alive).map_err(|error| error.to_string())?;
             RawStream::Tcp(socket)
         }

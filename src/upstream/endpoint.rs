@@ -35,7 +35,9 @@ pub enum EndpointError {
     )]
     Scheme,
     /// The rest is no host and port.
-    #[error("an upstream is written grpc://HOST:PORT: the part behind the scheme is no host and port")]
+    #[error(
+        "an upstream is written grpc://HOST:PORT: the part behind the scheme is no host and port"
+    )]
     Host,
     /// Something behind host and port.
     #[error("an upstream URL has no path, query or fragment: instance names come from the client")]
@@ -99,15 +101,12 @@ impl FromStr for Endpoint {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
             .unwrap_or(host);
-        let port = match (authority.port_u16(), authority.port()) {
-            (Some(port), _) if port > 0 => port,
-            (None, None) if !rest.ends_with(':') => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
+        // A port that is no port number is none to `Authority`.
+        let written = authority.host().len() < rest.len();
+        let port = match authority.port_u16() {
+            Some(port) if port > 0 => port,
+            None if !written && tls => 443,
+            None if !written => 80,
             _ => return Err(EndpointError::Host),
         };
         if host.is_empty() {
@@ -157,8 +156,14 @@ mod tests {
 
     #[test]
     fn a_missing_port_is_that_of_the_scheme() {
-        assert_eq!(parse("grpc://cache").unwrap().to_string(), "grpc://cache:80");
-        assert_eq!(parse("grpcs://cache").unwrap().to_string(), "grpcs://cache:443");
+        assert_eq!(
+            parse("grpc://cache").unwrap().to_string(),
+            "grpc://cache:80"
+        );
+        assert_eq!(
+            parse("grpcs://cache").unwrap().to_string(),
+            "grpcs://cache:443"
+        );
     }
 
     #[test]

@@ -275,7 +275,10 @@ mod tests {
         for _ in 0..3 {
             tickets.push(load.admit(0).await.unwrap().unwrap());
         }
-        assert!(matches!(load.admit(0).await, Err(TransportError::Busy { .. })));
+        assert!(matches!(
+            load.admit(0).await,
+            Err(TransportError::Busy { .. })
+        ));
 
         load.set_limit(1);
         tickets.truncate(1);
@@ -307,7 +310,11 @@ mod tests {
             busy.gave();
             tick(&load);
         }
-        assert_eq!(load.stalls.stalled(), 1, "the one that took and never asked");
+        assert_eq!(
+            load.stalls.stalled(),
+            1,
+            "the one that took and never asked"
+        );
         held.asked();
         assert_eq!(load.stalls.stalled(), 0);
         drop((held, busy, waiting));

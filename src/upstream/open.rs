@@ -31,7 +31,7 @@ pub(super) struct Opener {
     pub(super) runtime: Handle,
     pub(super) state: Mutex<State>,
     /// Connections being opened.
-    opening: AtomicUsize,
+    pub(super) opening: AtomicUsize,
     pub(super) keep_one: AtomicBool,
     /// Ticks while connections are shared; see `load::Stalls`.
     pub(super) clock: Arc<AtomicU32>,
@@ -109,7 +109,11 @@ impl Opener {
             None => usize::MAX,
         };
         drop(connections);
-        let opened = if count < cap { Some(self.open().await) } else { None };
+        let opened = if count < cap {
+            Some(self.open().await)
+        } else {
+            None
+        };
         match (opened, least) {
             (Some(Ok(opened)), _) => Ok(opened),
             // Also when the upstream takes no further connection.
@@ -126,6 +130,8 @@ impl Opener {
     /// down. When all are, that is the answer: the probe finds out when one
     /// comes back.
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
+        self.opening.fetch_add(1, Relaxed);
+        let _opening = Opening(&self.opening);
         let targets = self.targets(false).await;
         let candidates = {
             let mut state = self.state.lock();
@@ -167,9 +173,14 @@ impl Opener {
             .flatten()
     }
 
-    pub(super) async fn connect_here(self: Arc<Self>, target: Arc<Target>) -> Option<Arc<Connection>> {
-        self.opening.fetch_add(1, Relaxed);
-        let load = Arc::new(Load::new(Arc::clone(&target.label), Arc::clone(&self.clock)));
+    pub(super) async fn connect_here(
+        self: Arc<Self>,
+        target: Arc<Target>,
+    ) -> Option<Arc<Connection>> {
+        let load = Arc::new(Load::new(
+            Arc::clone(&target.label),
+            Arc::clone(&self.clock),
+        ));
         let this = self.this.clone();
         let board = self.settings.board.clone();
         let ended = move |load: Arc<Load>, reason: Option<String>| {
@@ -182,7 +193,6 @@ impl Opener {
             }
         };
         let opened = Connection::open(Arc::clone(&target), load, &self.settings, ended).await;
-        self.opening.fetch_sub(1, Relaxed);
         match opened {
             Ok(connection) => {
                 let connection = Arc::new(connection);
@@ -204,7 +214,10 @@ impl Opener {
     fn set_down(&self, place: Place, label: Arc<str>, reason: &str) {
         self.settings.board.failed(&format!("{label}: {reason}"));
         let mut state = self.state.lock();
-        if state.health.set_down(place, Arc::clone(&label), reason.into()) {
+        if state
+            .health
+            .set_down(place, Arc::clone(&label), reason.into())
+        {
             tracing::warn!(upstream.address = %label, %reason, "upstream cannot be reached");
         }
         drop(state);
@@ -228,13 +241,18 @@ impl Opener {
             }
             let targets = resolve(endpoint).await.and_then(|addresses| {
                 let target = |address| Target::new(endpoint, address, &self.settings).map(Arc::new);
-                addresses.into_iter().map(target).collect::<Result<Vec<_>, _>>()
+                addresses
+                    .into_iter()
+                    .map(target)
+                    .collect::<Result<Vec<_>, _>>()
             });
             match targets {
                 Ok(targets) => {
                     let mut state = self.state.lock();
                     state.health.set_up(&Place::Name(index));
-                    state.resolved.insert(index, (Instant::now(), targets.clone()));
+                    state
+                        .resolved
+                        .insert(index, (Instant::now(), targets.clone()));
                     all.extend(targets);
                 }
                 Err(reason) => {
@@ -243,6 +261,14 @@ impl Opener {
             }
         }
         all
+    }
+}
+
+struct Opening<'a>(&'a AtomicUsize);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

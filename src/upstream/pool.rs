@@ -220,4 +220,3 @@ async fn recover(
     }
     (TransportError::of(&error, &address), request)
 }
-

@@ -175,7 +175,11 @@ impl Body for ReplayableIncoming {
 
     fn is_end_stream(&self) -> bool {
         self.next >= self.replay.kept.len()
-            && self.replay.incoming.as_ref().is_none_or(Body::is_end_stream)
+            && self
+                .replay
+                .incoming
+                .as_ref()
+                .is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,9 +197,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tower::BoxError>>> {
         match self.project() {
-            RequestBodyProj::Passthrough(body) => {
-                Pin::new(body).poll_frame(cx).map_err(Into::into)
-            }
+            RequestBodyProj::Passthrough(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             RequestBodyProj::Boxed(body) => body.poll_frame(cx).map_err(Into::into),
         }
     }

@@ -42,13 +42,19 @@ impl Target {
     ) -> Result<Self, String> {
         let authority = match &settings.authority {
             Some(authority) => authority.clone(),
-            None => endpoint.authority().parse().map_err(|_| "no valid authority")?,
+            None => endpoint
+                .authority()
+                .parse()
+                .map_err(|_| "no valid authority")?,
         };
         let tls_name = match (endpoint, &settings.server_name) {
             (Endpoint::Tcp { tls: true, .. }, Some(name)) => Some(name.clone()),
-            (Endpoint::Tcp { tls: true, host, .. }, None) => Some(
-                ServerName::try_from(host.clone()).map_err(|_| "no valid server name")?,
-            ),
+            (
+                Endpoint::Tcp {
+                    tls: true, host, ..
+                },
+                None,
+            ) => Some(ServerName::try_from(host.clone()).map_err(|_| "no valid server name")?),
             _ => None,
         };
         let shown = endpoint.to_string();
@@ -59,7 +65,11 @@ impl Target {
             _ => shown,
         };
         Ok(Self {
-            scheme: if endpoint.tls() { Scheme::HTTPS } else { Scheme::HTTP },
+            scheme: if endpoint.tls() {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            },
             address,
             tls_name,
             label: label.into(),

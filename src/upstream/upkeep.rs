@@ -48,8 +48,18 @@ impl Opener {
         let this = self.this.clone();
         self.runtime.spawn(async move {
             let Some(opener) = this.upgrade() else { return };
-            let spare = opener.state.lock().spares.iter().any(|spare| spare.usable());
-            if !spare && let Ok(opened) = opener.open().await {
+            let spare = opener
+                .state
+                .lock()
+                .spares
+                .iter()
+                .any(|spare| spare.usable());
+            // A call that lost its connection is faster, and opens its own.
+            let opening = opener.opening.load(Relaxed) > 0;
+            if !spare
+                && !opening
+                && let Ok(opened) = opener.open().await
+            {
                 opener.keep_spare(opened);
             }
             opener.refilling.store(false, Relaxed);
@@ -76,7 +86,11 @@ impl Opener {
                     return;
                 }
                 let others_up = !state.usable().is_empty();
-                let longest = if others_up { OTHERS_UP.max(longest) } else { longest };
+                let longest = if others_up {
+                    OTHERS_UP.max(longest)
+                } else {
+                    longest
+                };
                 pause = (pause * 2).min(longest);
             }
         });

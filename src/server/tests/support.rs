@@ -23,7 +23,9 @@ use crate::upstream::{Board, Pool, PoolSettings};
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, what).await.expect("it hangs")
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it hangs")
 }
 
 /// Polls until it is true.
@@ -254,8 +256,13 @@ impl Answer {
     pub(super) fn status(&self) -> (String, String) {
         let of = self.trailers.as_ref().unwrap_or(&self.head.headers);
         let text = |name| of.get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
-        (text("grpc-status"), text("grpc-message"))
+        (text("grpc-status"), plain(&text("grpc-message")))
     }
+}
+
+/// A grpc-message without its encoding, as far as ours use it.
+pub(super) fn plain(message: &str) -> String {
+    message.replace("%20", " ").replace("%3F", "?")
 }
 
 pub(super) fn request(path: &str) -> request::Builder {
@@ -307,7 +314,8 @@ impl Client {
     ) -> Result<Answer, h2::Error> {
         let body = body.into();
         let mut send = self.0.clone().ready().await?;
-        let (response, mut stream) = send.send_request(request.body(()).unwrap(), body.is_empty())?;
+        let (response, mut stream) =
+            send.send_request(request.body(()).unwrap(), body.is_empty())?;
         let (sent, answer) = tokio::join!(send_all(&mut stream, body, true), read_answer(response));
         let answer = answer?;
         // An early answer may leave some of the body unsent.
@@ -320,9 +328,7 @@ impl Client {
     }
 }
 
-pub(super) async fn read_answer(
-    response: h2::client::ResponseFuture,
-) -> Result<Answer, h2::Error> {
+pub(super) async fn read_answer(response: h2::client::ResponseFuture) -> Result<Answer, h2::Error> {
     let (head, body) = response.await?.into_parts();
     let (body, trailers) = read_all(body).await?;
     Ok(Answer {
