@@ -1,3 +1,5 @@
+//! `checksum.sri`: the lexicon's cases, and properties over any input.
+
 use super::*;
 use proptest::prelude::*;
 
