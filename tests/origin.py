@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A download server that misbehaves on request. Standard library only.
 
-    origin.py --dir FILES [--listen HOST:PORT] [--tls CERT KEY] [--port-file FILE]
+    origin.py --dir FILES [--listen HOST:PORT] [--tls CERT KEY [--tls-listen HOST:PORT]] [--port-file FILE]
 
 Without --listen a free port is taken. --tls opens a second, https listener that shares files and log.
 --port-file gets JSON {"http": PORT, "https": PORT|null} once both listen.
@@ -320,8 +320,9 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             super().handle_error(request, client_address)
 
 
-def serve(address, context=None):
-    server = Server(address, Handler)
+def serve(listen, context=None):
+    host, port = listen.rsplit(":", 1)
+    server = Server((host, int(port)), Handler)
     if context:
         server.scheme, server.context = "https", context
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -333,15 +334,15 @@ def main():
     ap.add_argument("--dir", default=".")
     ap.add_argument("--listen", default="127.0.0.1:0")
     ap.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+    ap.add_argument("--tls-listen", default="127.0.0.1:0")
     ap.add_argument("--port-file")
     args = ap.parse_args()
     Handler.root = args.dir
-    host, port = args.listen.rsplit(":", 1)
-    ports = {"http": serve((host, int(port))), "https": None}
+    ports = {"http": serve(args.listen), "https": None}
     if args.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*args.tls)
-        ports["https"] = serve((host, 0), context)
+        ports["https"] = serve(args.tls_listen, context)
     if args.port_file:
         with open(args.port_file + ".new", "w") as f:
             json.dump(ports, f)
