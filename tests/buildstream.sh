@@ -77,6 +77,8 @@ at_least "requests the origin saw" 1 "$(origin_count numbers)"
 step "an empty client pulls, with the origin gone"
 halt origin
 bst_client second
+bst artifact show --deps all all.bst >"$WORK/available.txt" 2>&1 || true
+same "artifacts called available" "${#elements[@]}" "$(grep -Ec '^ *available' "$WORK/available.txt" || true)"
 out=$WORK/second.txt
 succeeds "pulls all.bst" "$out" bst artifact pull --deps all all.bst
 same "artifacts pulled" "${#elements[@]}" "$(lines "$out" 'Pulled artifact')"

@@ -242,6 +242,7 @@ outcomes() { metric "$1" assetgate_asset_requests_total "rpc=\"$2\"" "outcome=\"
 
 # start_origin DIR: sets HTTP and HTTPS (base URLs) and CA (a file).
 start_origin() {
+  mkdir -p "$1"
   "$TESTS/certs.sh" "$WORK/certs"
   CA=$WORK/certs/ca.pem
   spawn origin python3 "$TESTS/origin.py" --dir "$1" --tls "$WORK/certs/server.pem" "$WORK/certs/server.key" \
