@@ -83,6 +83,8 @@ contains "its actions are cache hits" "$WORK/second.txt" '3 remote cache hit'
 bazel_outputs file private archive
 at_least "calls that went through Envoy" 10 "$(($(envoy_stat '^cluster\.assetgate\.upstream_rq_total:') - before))"
 at_least "hits the remaining replica counts" 3 "$(outcomes "${ADMIN_OF[two]}" FetchBlob hit_)"
+at_least "calls the remaining replica forwarded" 3 \
+  "$(metric "${ADMIN_OF[two]}" grpc_server_handled_total 'grpc_service="google.bytestream.ByteStream"')"
 bazel_stop "$CLIENT" >/dev/null 2>&1
 halt envoy
 halt two

@@ -206,7 +206,8 @@ start_cache() {
 
 # ---- Assetgate -------------------------------------------------------------------------------------------
 
-# start_assetgate NAME ARGUMENT...: sets GRPC and ADMIN (HOST:PORT), and GRPC_OF[NAME], ADMIN_OF[NAME].
+# start_assetgate NAME ARGUMENT...: sets GRPC and ADMIN (HOST:PORT), and GRPC_OF[NAME], ADMIN_OF[NAME]. Waits until it is
+# ready, or with READY=livez until it runs, for when its upstream is yet to come.
 start_assetgate() {
   local name=$1 ports=$WORK/$1.ports
   shift
@@ -215,10 +216,10 @@ start_assetgate() {
   # shellcheck disable=SC2086 # ASSETGATE_PREFIX is a list of words, such as taskset -c 0
   spawn "$name" ${ASSETGATE_PREFIX:-} "$ASSETGATE" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \
     --port-file "$ports" --log-format json "$@"
-  wait_for 30 "$name" test -s "$ports"
+  wait_for 30 "$name" json "$ports" grpc
   GRPC=$(json "$ports" grpc) ADMIN=$(json "$ports" admin)
   GRPC_OF[$name]=$GRPC ADMIN_OF[$name]=$ADMIN
-  wait_for 30 "$name" curl -sf -m 2 "http://$ADMIN/readyz"
+  wait_for 30 "$name" curl -sf -m 2 "http://$ADMIN/${READY:-readyz}"
 }
 
 # metric ADMIN NAME [LABEL="VALUE"]...: the sum of the series that have these labels; 0 when there is none.

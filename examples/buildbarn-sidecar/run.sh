@@ -24,6 +24,7 @@ for program in "$BB_STORAGE" "$ASSETGATE"; do
 done
 
 running=()
+# shellcheck disable=SC2329 # the trap below calls it
 stop() {
   trap - EXIT INT TERM
   # Assetgate first: it finishes what it has begun, for which it needs the storage.
