@@ -1,1 +1,7 @@
-fn main(){}
+//! The `assetgate` command: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    assetgate::cli::main()
+}

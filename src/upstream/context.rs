@@ -1,0 +1,95 @@
+//! On whose behalf an upstream call is made: the caller's own metadata, so
+//! that Assetgate never has more rights upstream than its caller (promise P5).
+//!
+//! Called by: `api` (building), the typed clients (attaching).
+
+use tonic::metadata::{KeyAndValueRef, MetadataMap};
+
+const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// The caller's metadata as passed on in our own upstream calls. Holds
+/// credentials: shown nowhere.
+#[derive(Clone, Default)]
+pub struct CallContext {
+    metadata: MetadataMap,
+}
+
+impl CallContext {
+    /// What is passed on of a caller's metadata: all but what describes the
+    /// caller's own call (RequestMetadata, `te`, `grpc-*`, user agent, content
+    /// type and length).
+    #[must_use]
+    pub fn from_caller(caller: &MetadataMap) -> Self {
+        let mut metadata = MetadataMap::new();
+        for entry in caller.iter() {
+            match entry {
+                KeyAndValueRef::Ascii(key, value) if is_passed_on(key.as_str()) => {
+                    metadata.append(key.clone(), value.clone());
+                }
+                KeyAndValueRef::Binary(key, value) if is_passed_on(key.as_str()) => {
+                    metadata.append_bin(key.clone(), value.clone());
+                }
+                _ => {}
+            }
+        }
+        Self { metadata }
+    }
+
+    /// Attaches the metadata to an upstream request.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request
+    }
+}
+
+impl std::fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CallContext({} entries withheld)", self.metadata.len())
+    }
+}
+
+fn is_passed_on(key: &str) -> bool {
+    !(key == REQUEST_METADATA
+        || key.starts_with("grpc-")
+        || matches!(key, "te" | "user-agent" | "content-type" | "content-length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_pass_and_the_callers_own_call_does_not() {
+        let mut caller = MetadataMap::new();
+        for (key, value) in [
+            ("authorization", "Bearer x"),
+            ("x-buildbuddy-api-key", "k"),
+            ("grpc-timeout", "1S"),
+            ("user-agent", "bazel"),
+            ("te", "trailers"),
+        ] {
+            caller.insert(key, value.parse().unwrap());
+        }
+        caller.insert_bin(
+            REQUEST_METADATA,
+            tonic::metadata::MetadataValue::from_bytes(b"x"),
+        );
+        caller.insert_bin(
+            "other-bin",
+            tonic::metadata::MetadataValue::from_bytes(b"y"),
+        );
+        let context = CallContext::from_caller(&caller);
+        let mut kept: Vec<_> = context
+            .request(())
+            .metadata()
+            .clone()
+            .into_headers()
+            .keys()
+            .cloned()
+            .collect();
+        kept.sort_by_key(ToString::to_string);
+        assert_eq!(kept, ["authorization", "other-bin", "x-buildbuddy-api-key"]);
+        assert!(!format!("{context:?}").contains("Bearer"));
+    }
+}
