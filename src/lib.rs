@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod asset;
+pub mod call;
 pub mod cli;
 pub mod config;
 pub mod digest;
