@@ -205,7 +205,8 @@ pub(super) fn key(query: &Query, space: KeySpace) -> AssetKey {
 /// by a hash that nobody verified, or a blob whose digest is another hash.
 fn contradicts(query: &Query, candidate: &Candidate, reference: &AssetReference) -> bool {
     if let KeySpace::Checksum { checksum, .. } = &candidate.key.space {
-        return !reference.verified.contains(checksum) || is_another_blob(query, reference, checksum);
+        return !reference.verified.contains(checksum)
+            || is_another_blob(query, reference, checksum);
     }
     let Some(integrity) = &query.request.integrity else {
         return false;
@@ -213,7 +214,10 @@ fn contradicts(query: &Query, candidate: &Candidate, reference: &AssetReference)
     let checksums = integrity.checksums();
     let verified = checksums.iter().any(|c| reference.verified.contains(c));
     let unverified_fetch = reference.source == Source::Fetch && !verified;
-    unverified_fetch || checksums.iter().all(|c| is_another_blob(query, reference, c))
+    unverified_fetch
+        || checksums
+            .iter()
+            .all(|c| is_another_blob(query, reference, c))
 }
 
 fn is_another_blob(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {

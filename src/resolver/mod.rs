@@ -107,11 +107,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
     }
 
     /// Finds or fetches an asset.
-    pub async fn fetch(
-        &self,
-        context: &CallContext,
-        query: Query,
-    ) -> Result<Answer, ResolveError> {
+    pub async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, ResolveError> {
         let inner = &self.inner;
         let scope = &query.request.scope;
         inner

@@ -56,7 +56,8 @@ impl<S: AssetStore, F, A: Announce> Inner<S, F, A> {
         push: &Push,
     ) -> Result<DigestFunction, ResolveError> {
         if let Some(function) = push.function {
-            self.check_function(context, &push.instance, function).await?;
+            self.check_function(context, &push.instance, function)
+                .await?;
             return Ok(function);
         }
         let announced = self.announce.digest_functions(context, &push.instance);
