@@ -45,16 +45,26 @@ pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
     drain: Drain,
     upstream: Upstream,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
-    let fetch = fetch::FetchService::new(resolver.clone(), errors);
-    let push = push::PushService::new(resolver);
-    let routes = Routes::default()
-        .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(health.into_server())
+    let routes = services(resolver, errors, drain, upstream)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     Ok(routes)
+}
+
+/// All but reflection, which takes a while to build.
+fn services<S: AssetStore, F: Fetcher, A: Announce>(
+    resolver: Resolver<S, F, A>,
+    errors: ErrorSettings,
+    drain: Drain,
+    upstream: Upstream,
+) -> Routes {
+    let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
+    let fetch = fetch::FetchService::new(resolver.clone(), errors);
+    let push = push::PushService::new(resolver);
+    Routes::default()
+        .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
+        .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
+        .add_service(health.into_server())
 }
 
 fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
