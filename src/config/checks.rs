@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.listener_tls();
     check.upstream_tls(config);
     check.borrowed_identity(config);
+    check.fetch(config);
     for key in [
         "listen.tls.cert",
         "listen.tls.client_ca",
@@ -97,6 +98,29 @@ impl Check<'_> {
                 );
             }
         }
+    }
+
+    fn fetch(&mut self, config: &Config) {
+        let fetch = &config.fetch;
+        // Zero is the placeholder of a time that could not be read.
+        if fetch.timeout > fetch.max_timeout && !fetch.max_timeout.is_zero() {
+            let place = self.later("fetch.timeout", "fetch.max_timeout");
+            let text = "`fetch.timeout` must not be longer than `fetch.max_timeout`";
+            self.problems.add(place, text);
+        }
+        if !fetch.spool_dir.as_os_str().is_empty() && !fetch.spool_dir.is_dir() {
+            let place = self.layers.place(&["fetch.spool_dir"]);
+            let shown = fetch.spool_dir.display();
+            self.problems.add(
+                place,
+                format!("`fetch.spool_dir`: {shown} is not a directory"),
+            );
+        }
+    }
+
+    /// Of two keys, the place that was written on top: a default is never it.
+    fn later(&self, a: &str, b: &str) -> Place {
+        self.layers.place(&[a]).max(self.layers.place(&[b]))
     }
 
     fn url_count(&self) -> usize {

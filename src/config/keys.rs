@@ -56,6 +56,8 @@ const fn list(
 
 /// Stands for the number of processors this process may use.
 const ALL_PROCESSORS: &str = "<processors>";
+/// Stands for the directory of temporary files.
+const TEMPORARY_DIRECTORY: &str = "<temporary>";
 /// Stands for the user's cache directory.
 const CACHE_DIRECTORY: &str = "<cache>";
 
@@ -78,15 +80,18 @@ pub const KEYS: &[Key] = &[
     one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
     one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
     one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
-    one("fetch.timeout", "--fetch-timeout", "10m", "for one fetch, every mirror and retry included"),
-    one("fetch.connect_timeout", "", "10s", "for one connection to an origin"),
+    one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; mirrors and retries included"),
+    one("fetch.max_timeout", "", "1h", "the longest time a request gets"),
+    one("fetch.connect_timeout", "", "10s", "for one connection to an origin: name, TCP and TLS"),
+    one("fetch.stall_timeout", "", "60s", "longest silence of an origin"),
     one("fetch.max_size", "--fetch-max-size", "16GiB", "largest download"),
     list("fetch.allow_cidr", "--origin-allow-cidr", "", "networks origins may be in although they are not public"),
     list("fetch.deny_cidr", "--origin-deny-cidr", "", "networks origins may never be in"),
-    one("fetch.ca", "--origin-ca", "", "PEM roots for origins, instead of the system's"),
-    one("fetch.max_concurrent", "", "64", "downloads at a time"),
-    one("fetch.memory_budget", "", "32MiB", "memory all downloads together may hold"),
-    one("fetch.disk_budget", "", "64GiB", "temporary disk all downloads together may hold"),
+    one("fetch.ca", "--origin-ca", "", "PEM roots for origins, besides the system's"),
+    one("fetch.max_concurrent", "", "64", "downloads at a time; more wait"),
+    one("fetch.memory", "", "16MiB", "memory all downloads together may hold"),
+    one("fetch.spool_dir", "", TEMPORARY_DIRECTORY, "where large downloads wait for their digest"),
+    one("fetch.spool_size", "", "64GiB", "what these may occupy there"),
     one("errors.channel", "--errors", "auto", "how origin failures are told: auto, inline or grpc"),
     list("errors.grpc_clients", "", "please", "tools that get gRPC errors under auto"),
     one("push.enabled", "", "true", "whether clients may push references"),
@@ -131,6 +136,7 @@ pub(super) fn defaults(environment: &[(String, String)], layers: &mut Layers) {
             ALL_PROCESSORS => std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .to_string(),
+            TEMPORARY_DIRECTORY => std::env::temp_dir().display().to_string(),
             CACHE_DIRECTORY => cache_directory(environment).display().to_string(),
             text => text.to_owned(),
         };

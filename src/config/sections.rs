@@ -71,13 +71,16 @@ fn upstream(r: &mut Reader<'_>) -> Option<Upstream> {
 fn fetch(r: &mut Reader<'_>) -> Fetch {
     Fetch {
         timeout: r.one("fetch.timeout", v::positive_duration),
+        max_timeout: r.one("fetch.max_timeout", v::positive_duration),
         connect_timeout: r.one("fetch.connect_timeout", v::positive_duration),
+        stall_timeout: r.one("fetch.stall_timeout", v::positive_duration),
         max_size: r.one("fetch.max_size", v::size),
         allow_cidr: r.list("fetch.allow_cidr", v::network),
         deny_cidr: r.list("fetch.deny_cidr", v::network),
         ca: r.maybe("fetch.ca", v::path),
         max_concurrent: r.one("fetch.max_concurrent", v::count),
-        memory_budget: r.one("fetch.memory_budget", v::size),
-        disk_budget: r.one("fetch.disk_budget", v::size),
+        memory: r.one("fetch.memory", v::size_from_1_mib),
+        spool_dir: r.one("fetch.spool_dir", v::path),
+        spool_size: r.one("fetch.spool_size", v::size_from_1_mib),
     }
 }

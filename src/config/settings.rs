@@ -138,24 +138,30 @@ pub struct Embedded {
 /// Downloads from origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
-    /// For one fetch, every mirror and retry included.
+    /// For a fetch whose request names no time, mirrors and retries included.
     pub timeout: Duration,
+    /// The longest time a request gets.
+    pub max_timeout: Duration,
     /// For one connection to an origin.
     pub connect_timeout: Duration,
+    /// Longest silence of an origin.
+    pub stall_timeout: Duration,
     /// Bytes of the largest download.
     pub max_size: u64,
     /// Networks origins may be in although they are not public.
     pub allow_cidr: Vec<IpNet>,
     /// Networks origins may never be in.
     pub deny_cidr: Vec<IpNet>,
-    /// Roots for origins; `None` is the system's.
+    /// Roots for origins, besides the system's.
     pub ca: Option<PathBuf>,
-    /// Downloads at a time.
+    /// Downloads at a time; more wait.
     pub max_concurrent: usize,
-    /// Bytes of memory all downloads together may hold.
-    pub memory_budget: u64,
-    /// Bytes of temporary disk all downloads together may hold.
-    pub disk_budget: u64,
+    /// Bytes of memory all downloads together may hold; at least 1 MiB.
+    pub memory: u64,
+    /// Where large downloads wait for their digest.
+    pub spool_dir: PathBuf,
+    /// Bytes these may occupy there; at least 1 MiB.
+    pub spool_size: u64,
 }
 
 /// How failures of origins are told.

@@ -368,6 +368,27 @@ fn tls_options_without_an_upstream_are_refused() {
     );
 }
 
+#[test]
+fn fetch_settings_must_agree() {
+    let (_dir, sources) = from_file(
+        "[fetch]\ntimeout = \"2h\"\nmemory = \"1KiB\"\nspool_dir = \"/no/such\"\nspool_size = \"1KiB\"\n",
+    );
+    assert_eq!(
+        problems(&sources),
+        [
+            "a.toml:2:11: `fetch.timeout` must not be longer than `fetch.max_timeout`",
+            "a.toml:3:10: `fetch.memory`: must be at least 1MiB",
+            "a.toml:4:13: `fetch.spool_dir`: /no/such is not a directory",
+            "a.toml:5:14: `fetch.spool_size`: must be at least 1MiB",
+        ]
+    );
+    let (_dir, sources) = from_file("[fetch]\nmax_timeout = \"5m\"\n");
+    assert!(
+        problems(&sources)[0].starts_with("a.toml:2:15: "),
+        "the default is not to blame"
+    );
+}
+
 /// Promise P5.
 #[test]
 fn an_open_listener_may_not_lend_the_upstream_certificate() {
@@ -441,7 +462,7 @@ fn show_is_a_file_that_loads_to_the_same_settings_and_names_origins() {
 #[test]
 fn every_key_is_read() {
     // A key nobody reads would accept anything.
-    for key in KEYS.iter().filter(|key| key.name != "references.namespace") {
+    for key in KEYS {
         let sources = Sources {
             flags: vec![flag(key.name, &["\u{1}no value\u{1} is like this/"])],
             ..Sources::default()

@@ -176,6 +176,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+pub(super) fn size_from_1_mib(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Ok(size) if size < 1 << 20 => Err("must be at least 1MiB".to_owned()),
+        other => other,
+    }
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("`{text}` is not a duration; write it as in `90s` or `10m`"))

@@ -28,7 +28,7 @@ const SECONDS: &[f64] = &[
 /// cannot be added up over replicas.
 pub(super) const BUCKETS: &[(&str, &[f64])] = &[
     ("grpc_server_handling_seconds", SECONDS),
-    ("assetgate_fetch_seconds", SECONDS),
+    ("assetgate_asset_duration_seconds", SECONDS),
 ];
 
 #[rustfmt::skip]
@@ -37,26 +37,29 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("grpc_server_started_total", Counter, Unit::Count, "Calls begun, by service, method and type."),
     ("grpc_server_handled_total", Counter, Unit::Count, "Calls ended, by service, method, type and code."),
     ("grpc_server_handling_seconds", Histogram, Unit::Seconds, "How long calls took, by service, method and type."),
-    ("grpc_server_msg_received_total", Counter, Unit::Count, "Messages received from clients."),
-    ("grpc_server_msg_sent_total", Counter, Unit::Count, "Messages sent to clients."),
-    ("assetgate_asset_calls_total", Counter, Unit::Count, "Asset calls ended, by rpc, outcome and code."),
-    ("assetgate_fetch_seconds", Histogram, Unit::Seconds, "How long fetches from origins took, by outcome."),
-    ("assetgate_fetch_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
-    ("assetgate_fetches_in_flight", Gauge, Unit::Count, "Fetches from origins going on."),
-    ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by result."),
-    ("assetgate_reference_lookups_total", Counter, Unit::Count, "Reference lookups, by key space and result."),
-    ("assetgate_references_rejected_total", Counter, Unit::Count, "Entries under our keys that were not usable, by reason."),
-    ("assetgate_reference_write_failures_total", Counter, Unit::Count, "References that could not be recorded."),
+    ("assetgate_asset_requests_total", Counter, Unit::Count, "Fetches and pushes ended, by rpc, code (that inside the answer counts) and outcome."),
+    ("assetgate_asset_duration_seconds", Histogram, Unit::Seconds, "How long fetches and pushes took, by rpc and outcome."),
+    ("assetgate_reference_unusable_total", Counter, Unit::Count, "Entries under our keys that were taken for misses, by reason."),
+    ("assetgate_reference_write_failures_total", Counter, Unit::Count, "References of fetched content that could not be recorded."),
+    ("assetgate_push_references_dropped_total", Counter, Unit::Count, "Referenced blobs and directories of pushes that could not be kept alive."),
+    ("assetgate_directories_healed_total", Counter, Unit::Count, "Directory messages written again from their Tree."),
+    ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result."),
+    ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
+    ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),
+    ("assetgate_spool_bytes", Gauge, Unit::Bytes, "Bytes that downloads hold in memory and temporary files."),
     ("assetgate_connections", Gauge, Unit::Count, "Client connections open."),
-    ("assetgate_connections_total", Counter, Unit::Count, "Client connections accepted."),
+    ("assetgate_connections_accepted_total", Counter, Unit::Count, "Client connections accepted."),
     ("assetgate_connections_refused_total", Counter, Unit::Count, "Client connections turned away, by reason."),
     ("assetgate_upstream_connections", Gauge, Unit::Count, "Connections to the cache open."),
-    ("assetgate_upstream_connect_failures_total", Counter, Unit::Count, "Failed connection attempts to the cache."),
-    ("assetgate_upstream_up", Gauge, Unit::Count, "Whether the cache can be reached."),
+    ("assetgate_upstream_connections_opened_total", Counter, Unit::Count, "Connections to the cache opened."),
+    ("assetgate_upstream_connections_lost_total", Counter, Unit::Count, "Connections to the cache that broke."),
+    ("assetgate_upstream_dial_failures_total", Counter, Unit::Count, "Attempts to connect to the cache that failed."),
+    ("assetgate_upstream_calls_retried_total", Counter, Unit::Count, "Calls sent again because the cache had provably not processed them."),
     ("assetgate_panics_total", Counter, Unit::Count, "Calls that ended by a bug; each has a log line."),
     ("assetgate_embedded_bytes", Gauge, Unit::Bytes, "Bytes in the embedded cache."),
-    ("assetgate_embedded_blobs", Gauge, Unit::Count, "Blobs in the embedded cache."),
-    ("assetgate_embedded_evicted_total", Counter, Unit::Count, "Blobs the embedded cache dropped for space."),
+    ("assetgate_embedded_blobs", Gauge, Unit::Count, "Files in the embedded cache."),
+    ("assetgate_embedded_evictions_total", Counter, Unit::Count, "Files the embedded cache dropped for space."),
+    ("assetgate_embedded_corrupt_total", Counter, Unit::Count, "Damaged files the embedded cache found and removed."),
 ];
 
 /// Gives every metric its help text.

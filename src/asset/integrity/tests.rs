@@ -1,5 +1,3 @@
-//! `checksum.sri`: the lexicon's cases, and properties over any input.
-
 use super::*;
 use proptest::prelude::*;
 
