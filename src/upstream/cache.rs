@@ -34,3 +34,6 @@ impl std::fmt::Debug for Cache {
         f.write_str("Cache")
     }
 }
+
+#[cfg(test)]
+mod tests;
