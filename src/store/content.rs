@@ -54,7 +54,7 @@ pub(super) async fn gather(
     let mut hinted = hints.digests;
     hinted.retain(|d| !missing.contains(d));
     let dropped = hints.dropped + given - hinted.len();
-    let dropped = dropped + hints_over_budget(scope, &asset, &mut hinted)?;
+    let dropped = dropped + hints_over(tree::MAX_TREES, scope, &asset, &mut hinted)?;
     if dropped > 0 {
         tracing::debug!(dropped, "references of a push dropped");
         metrics::counter!("assetgate_push_references_dropped_total").increment(dropped as u64);
@@ -128,9 +128,10 @@ impl Asset {
     }
 }
 
-/// Takes from the hints what is kept anyway, and what is too much; returns how
-/// many were too much.
-fn hints_over_budget(
+/// Takes from the hints what is kept anyway, and those for which no room is
+/// left among `limit` bytes of Trees; returns how many these are.
+fn hints_over(
+    limit: usize,
     scope: &Scope,
     asset: &Asset,
     hints: &mut BTreeSet<Digest>,
@@ -139,8 +140,7 @@ fn hints_over_budget(
     hints.retain(|d| !kept.contains(d) && !pins.contains(d));
     let size = |pins| tree::pins_size(scope.function, pins);
     let own = asset.tree().map_or(0, Bytes::len) + size(pins.len());
-    let Some(left) = tree::MAX_TREES.checked_sub(own) else {
-        let limit = tree::MAX_TREES;
+    let Some(left) = limit.checked_sub(own) else {
         return Err(Error::TooLarge(format!(
             "its pins take {own} bytes of at most {limit}"
         )));
@@ -231,5 +231,38 @@ impl Gather<'_> {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::double::{scope, sha256};
+
+    #[test]
+    fn hints_give_way_where_room_is_short_and_the_asset_never_does() {
+        let hints: BTreeSet<Digest> = (0..10u8).map(|i| sha256(&[i])).collect();
+        let blob = Asset::Blob(sha256(&[3]));
+        let size = |n| tree::pins_size(scope().function, n);
+        let mut kept = hints.clone();
+        let dropped = hints_over(size(4), &scope(), &blob, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (5, 4));
+        let mut kept = hints.clone();
+        let dropped = hints_over(size(9), &scope(), &blob, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (0, 9));
+
+        let node = |data: &'static [u8]| TreeNode {
+            digest: sha256(data),
+            bytes: Bytes::from_static(data),
+            directories: Vec::new(),
+            files: vec![sha256(&[1])],
+        };
+        let nodes = vec![node(b"a"), node(b"b"), node(b"c")];
+        let large = Asset::Directory { nodes, tree: None };
+        let mut kept = hints.clone();
+        let error = hints_over(size(3), &scope(), &large, &mut kept);
+        assert!(matches!(error, Err(Error::TooLarge(_))));
+        let dropped = hints_over(size(4), &scope(), &large, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (9, 0));
     }
 }

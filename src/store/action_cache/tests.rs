@@ -488,3 +488,32 @@ async fn a_cache_that_cannot_be_asked_is_an_error() {
     let unsupported = upstream::Error::UnsupportedFunction(DigestFunction::Sha256Tree);
     assert_eq!(error.to_string(), unsupported.to_string());
 }
+
+#[tokio::test]
+async fn what_is_dropped_healed_or_unusable_is_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let double = Double::new();
+    let sample = sample(&double);
+    let directory = key(AssetKind::Directory, "urn:d");
+    let keys = std::slice::from_ref(&directory);
+    let mut reference = reference(AssetKind::Directory, &sample.root);
+    reference.referenced_blobs = vec![sha256(b"gone"), sha256(b"gone as well")];
+    reference.referenced_directories = vec![sha256(b"not there either")];
+    put(&double, keys, &reference).await;
+    double.evict(&sample.sub);
+    get(&double, &directory).await;
+    double.set(|s| {
+        let entry = rev2::ActionResult::default();
+        s.entries.insert(action_of(&directory), entry);
+    });
+    get(&double, &directory).await;
+    let shown = recorder.handle().render();
+    for want in [
+        "assetgate_push_references_dropped_total 3",
+        "assetgate_directories_healed_total 1",
+        "assetgate_reference_unusable_total{reason=\"no payload\"} 1",
+    ] {
+        assert!(shown.contains(want), "{shown}");
+    }
+}

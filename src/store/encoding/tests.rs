@@ -4,8 +4,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+use super::decode::MAX_PAYLOAD;
 use super::*;
-use crate::asset::{BAZEL_CANONICAL_ID, Uri};
+use crate::asset::{Algorithm, BAZEL_CANONICAL_ID, Checksum, Qualifiers, Uri, Validators};
 use crate::digest::{InstanceName, Scope};
 
 const NAMESPACE: &str = "";
