@@ -19,7 +19,6 @@ use super::receive::{Bounds, Received, Stop, receive};
 use super::rules::{
     class, content_length, count, headers, is_file_type, usable, validators, with_credentials,
 };
-use super::sink::Sink;
 use super::spool::{self, Content, Spool};
 use super::target::Target;
 use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
@@ -27,18 +26,18 @@ use crate::asset::{
     AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Checksum, RESOURCE_TYPE, Uri, Validators,
 };
 use crate::digest::{Digest, Scope};
-use crate::upstream::{self, CallContext};
+use crate::upstream::{self, Cache, CallContext};
 
 /// What is asked for to learn whether the cache lets the caller ask.
 const PROBE: &[u8] = b"assetgate: may this caller ask?";
 
-/// Fetches blobs from `http` and `https` origins into a [`Sink`].
-pub struct HttpFetcher<S> {
+/// Fetches blobs from `http` and `https` origins into the CAS.
+pub struct HttpFetcher {
     settings: Settings,
     client: Client,
     spool: Spool,
     slots: Semaphore,
-    sink: S,
+    cache: Cache,
 }
 
 /// One mirror's good answer.
@@ -58,15 +57,15 @@ struct Job<'a> {
     limit: u64,
 }
 
-impl<S: Sink> HttpFetcher<S> {
+impl HttpFetcher {
     /// A fetcher, or everything that is wrong with its settings.
-    pub fn new(settings: Settings, sink: S) -> Result<Self, Vec<SettingsError>> {
-        Self::with_resolver(settings, sink, Resolver::System)
+    pub fn new(settings: Settings, cache: Cache) -> Result<Self, Vec<SettingsError>> {
+        Self::with_resolver(settings, cache, Resolver::System)
     }
 
     pub(super) fn with_resolver(
         settings: Settings,
-        sink: S,
+        cache: Cache,
         resolver: Resolver,
     ) -> Result<Self, Vec<SettingsError>> {
         let mut errors = settings.check().err().unwrap_or_default();
@@ -92,7 +91,7 @@ impl<S: Sink> HttpFetcher<S> {
             ),
             slots: Semaphore::new(settings.max_concurrent),
             settings,
-            sink,
+            cache,
         })
     }
 
@@ -107,13 +106,18 @@ impl<S: Sink> HttpFetcher<S> {
         let unsupported = || FetchError::Upstream(upstream::Error::UnsupportedFunction(function));
         let hashes = Hashes::new(function, request.integrity.as_ref()).ok_or_else(unsupported)?;
         let probe = Digest::of(function, PROBE).ok_or_else(unsupported)?;
-        self.sink.missing(context, &request.scope, &[probe]).await?;
-        let cache_limit = self.sink.max_blob_size(context, &request.scope).await?;
+        let scope = &request.scope;
+        let limits = self.cache.limits(context, &scope.instance).await?;
+        if !limits.supports(function) {
+            return Err(unsupported());
+        }
+        self.cache.find_missing(context, scope, [&probe]).await?;
+        let own_limit = self.settings.max_size;
         Ok(Job {
             context,
             request,
             hashes,
-            limit: cache_limit.map_or(self.settings.max_size, |n| n.min(self.settings.max_size)),
+            limit: limits.max_blob_size.map_or(own_limit, |n| n.min(own_limit)),
         })
     }
 
@@ -211,8 +215,8 @@ impl<S: Sink> HttpFetcher<S> {
             let (Ok(right), Ok(wrong)) = (of(size), of(size + 1)) else {
                 continue;
             };
-            let asked = [right.clone(), wrong.clone()];
-            let missing = self.sink.missing(job.context, scope, &asked).await;
+            let asked = [&right, &wrong];
+            let missing = self.cache.find_missing(job.context, scope, asked).await;
             let missing = missing.map_err(|error| Stop::Fatal(error.into()))?;
             if !missing.contains(&right) && missing.contains(&wrong) {
                 return Ok(Some((right, checksum.clone())));
@@ -232,18 +236,20 @@ impl<S: Sink> HttpFetcher<S> {
         if digest.is_empty() {
             return Ok(());
         }
-        let asked = std::slice::from_ref(digest);
-        if self.sink.missing(context, scope, asked).await?.is_empty() {
+        let missing = self.cache.find_missing(context, scope, [digest]).await?;
+        if missing.is_empty() {
             return Ok(());
         }
         match content {
             Content::Memory(bytes, _share) => {
-                self.sink.put_small(context, scope, digest, bytes).await?;
+                let blobs = vec![(digest.clone(), bytes)];
+                self.cache.write_blobs(context, scope, blobs).await?;
             }
             Content::File(file, _share) => {
                 let stream = spool::read(&file);
                 let stream = stream.map_err(|e| FetchError::Internal(e.to_string()))?;
-                self.sink.put_stream(context, scope, digest, stream).await?;
+                let written = self.cache.write_stream(context, scope, digest, stream);
+                written.await?;
             }
         }
         Ok(())
@@ -301,7 +307,7 @@ struct Counts {
     bytes: u64,
 }
 
-impl<S: Sink> Fetcher for HttpFetcher<S> {
+impl Fetcher for HttpFetcher {
     fn is_fetchable(&self, kind: AssetKind, uri: &Uri) -> bool {
         match kind {
             AssetKind::Blob => Target::parse(uri).is_ok(),

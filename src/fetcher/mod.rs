@@ -14,7 +14,6 @@ mod policy;
 mod receive;
 mod rules;
 mod settings;
-mod sink;
 mod spool;
 mod stream;
 mod target;
@@ -29,7 +28,6 @@ use std::time::{Duration, SystemTime};
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
 pub use settings::{Settings, SettingsError};
-pub use sink::Sink;
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
 use crate::digest::{Digest, Scope};

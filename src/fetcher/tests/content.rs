@@ -112,7 +112,10 @@ async fn h3_large_bodies_pass_through_a_file_that_is_gone_afterwards() {
 #[tokio::test]
 async fn v9_digest_function_and_checksum_algorithm_are_independent() {
     let (origin, rig) = (Origin::start(body).await, Rig::new());
-    for function in DigestFunction::all().iter().filter(|f| f.is_computable()) {
+    for function in DigestFunction::all() {
+        if !function.is_computable() || *function == DigestFunction::Md5 {
+            continue;
+        }
         let mut request = pinned(&[&origin.url("/length")], b"content");
         request.scope.function = *function;
         let fetched = rig.fetch(&request).await.unwrap();
@@ -123,12 +126,16 @@ async fn v9_digest_function_and_checksum_algorithm_are_independent() {
         assert!(rig.cache.get(&fetched.digest).is_some());
     }
     let mut request = request(&[&origin.url("/length")]);
-    request.scope.function = DigestFunction::GitSha1;
-    let error = rig.fetch(&request).await.unwrap_err();
-    assert!(matches!(
-        error,
-        FetchError::Upstream(crate::upstream::Error::UnsupportedFunction(_))
-    ));
+    let asked = origin.requests();
+    for function in [DigestFunction::GitSha1, DigestFunction::Md5] {
+        request.scope.function = function;
+        let error = rig.fetch(&request).await.unwrap_err();
+        assert!(matches!(
+            error,
+            FetchError::Upstream(crate::upstream::Error::UnsupportedFunction(_))
+        ));
+    }
+    assert_eq!(origin.requests(), asked, "V10: before the origin is asked");
 }
 
 #[tokio::test]
@@ -208,7 +215,7 @@ async fn s4_size_limits_by_announcement_and_by_count() {
     let small = |s: &mut Settings| s.max_size = 1 << 20;
     let rig = Rig::with(small, FakeCache::default());
     let cache = FakeCache {
-        limit: Some(1000),
+        limit: 1000,
         ..FakeCache::default()
     };
     let limited = Rig::with(|_| {}, cache);

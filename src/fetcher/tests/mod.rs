@@ -27,7 +27,7 @@ use crate::upstream::CallContext;
 
 /// A fetcher with its cache and a directory of its own.
 struct Rig {
-    fetcher: Arc<HttpFetcher<FakeCache>>,
+    fetcher: Arc<HttpFetcher>,
     cache: FakeCache,
     dir: tempfile::TempDir,
 }
@@ -50,7 +50,7 @@ impl Rig {
             ..Settings::default()
         };
         change(&mut settings);
-        let fetcher = HttpFetcher::with_resolver(settings, cache.clone(), by).unwrap();
+        let fetcher = HttpFetcher::with_resolver(settings, cache.client(), by).unwrap();
         Self {
             fetcher: Arc::new(fetcher),
             cache,

@@ -75,7 +75,7 @@ fn a_ca_file_that_holds_none_is_told_with_the_other_errors() {
         max_size: 0,
         ..Settings::default()
     };
-    let errors = HttpFetcher::new(settings, FakeCache::default())
+    let errors = HttpFetcher::new(settings, FakeCache::default().client())
         .err()
         .unwrap();
     let keys: Vec<_> = errors.iter().map(|e| e.key).collect();
