@@ -148,13 +148,18 @@ impl Sink {
             let result = self.feed_here(&pieces, finish);
             if finish || result.is_err() {
                 // Whatever went wrong, going on with this upload cannot help.
-                *self.claim.upload = None;
-                let uploads = &self.target.inner.uploads;
-                uploads.forget(&self.target.name, &self.claim.slot);
+                self.give_up();
             }
             result.map(|()| self)
         })
         .await?
+    }
+
+    /// Removes the upload: it is done, or of no use.
+    fn give_up(&mut self) {
+        *self.claim.upload = None;
+        let uploads = &self.target.inner.uploads;
+        uploads.forget(&self.target.name, &self.claim.slot);
     }
 
     fn feed_here(&mut self, pieces: &[Bytes], finish: bool) -> Result<(), Status> {
@@ -232,7 +237,9 @@ impl Call {
             }
             if self.pending_bytes >= HOP {
                 if self.sink.target.is_present() {
-                    return Ok(self.sink.target.already_present());
+                    let response = self.sink.target.already_present();
+                    blocking(move || self.sink.give_up()).await?;
+                    return Ok(response);
                 }
                 self = self.flush(false).await?;
             }

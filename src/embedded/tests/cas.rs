@@ -84,7 +84,7 @@ async fn malformed_requests_are_refused_with_the_field() {
 #[tokio::test]
 async fn r6_batches_have_a_status_per_blob() {
     let cache = Cache::new();
-    let (one, two, empty) = (noise(1, 5000), noise(2, 300), Vec::new());
+    let (one, two, empty) = (noise(1, 5000), noise(2, 3000), Vec::new());
     let digests = [&one, &two, &empty].map(|d| Digest::of(F, d).unwrap());
     let wrong = absent(9);
     let cut = compress::compress(&one).unwrap();
