@@ -1,1 +1,91 @@
-//! (to be written)
+//! Content from origins into the CAS. Unaware of references.
+//!
+//! Not for: which RPC a failure becomes (`api::status`), nor for joining
+//! identical requests (`resolver`).
+//! Called by: `resolver`.
+
+mod client;
+mod connector;
+mod error;
+mod failed;
+mod fetch;
+mod hashes;
+mod policy;
+mod receive;
+mod rules;
+mod settings;
+mod spool;
+mod stream;
+mod target;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+pub use error::{Failure, FetchError};
+pub use fetch::HttpFetcher;
+pub use settings::{Settings, SettingsError};
+
+use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
+use crate::digest::{Digest, Scope};
+use crate::upstream::CallContext;
+
+/// Brings content from an origin into the CAS.
+pub trait Fetcher: Send + Sync + 'static {
+    /// Whether any origin could be asked for this URI.
+    fn is_fetchable(&self, kind: AssetKind, uri: &Uri) -> bool;
+
+    /// The names of identity qualifiers that a fetch could not honour.
+    fn unsupported(&self, request: &FetchRequest) -> Vec<String>;
+
+    /// Tries the URIs in order until one yields content that satisfies the
+    /// request, and uploads it. On return the content is in the CAS.
+    fn fetch(
+        &self,
+        context: &CallContext,
+        request: &FetchRequest,
+    ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
+}
+
+/// What to fetch.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    /// Blob or directory.
+    pub kind: AssetKind,
+    /// Where the content goes, and the digest function it gets.
+    pub scope: Scope,
+    /// Mirrors, in order of preference; at least one.
+    pub uris: Vec<Uri>,
+    /// The identity qualifiers of the request.
+    pub qualifiers: Qualifiers,
+    /// The parsed `checksum.sri`, if the request has one.
+    pub integrity: Option<Integrity>,
+    /// Headers for the origins.
+    pub headers: OriginHeaders,
+    /// The request's `timeout`; the fetcher has its own default and bounds.
+    pub timeout: Option<Duration>,
+}
+
+/// Content that is now in the CAS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Digest in the function of the request.
+    pub digest: Digest,
+    /// Which URI of the request it came from.
+    pub uri_index: usize,
+    /// When the retrieval started: the age of the content counts from here.
+    pub started_at: SystemTime,
+    /// The origin's validators.
+    pub validators: Validators,
+    /// Hashes computed over the served bytes because the request named them.
+    pub verified: Vec<Checksum>,
+    /// Whether credentials went to the origin.
+    pub with_credentials: bool,
+    /// Bytes received from origins, failed mirrors included.
+    pub origin_bytes: u64,
+    /// Requests sent to origins, redirects not counted.
+    pub attempts: u32,
+}

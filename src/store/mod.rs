@@ -1,1 +1,101 @@
-//! (to be written)
+//! References: what a key leads to, kept as synthetic Action Cache entries in
+//! the cache itself. Unaware of origins.
+//!
+//! Called by: `resolver`.
+
+mod action_cache;
+mod content;
+mod encoding;
+mod presence;
+mod tree;
+
+use std::future::Future;
+
+pub use action_cache::ActionCacheStore;
+
+use crate::asset::{AssetKey, AssetReference};
+use crate::digest::Digest;
+use crate::upstream::{self, CallContext};
+
+/// Where references are kept.
+pub trait AssetStore: Send + Sync + 'static {
+    /// Looks a key up. A hit is complete: its content is in the CAS at this
+    /// moment, under the instance name of the key (promise P2). Freshness and
+    /// expiry are checked by the caller. Any doubt about an entry is a miss;
+    /// a cache that cannot be asked is an error.
+    fn get(
+        &self,
+        context: &CallContext,
+        key: &AssetKey,
+    ) -> impl Future<Output = Result<Lookup, Error>> + Send;
+
+    /// Records one reference under all `keys`, which are of one scope and
+    /// kind. The first key is written last, so that a hit on it means that
+    /// the whole push was written.
+    fn put(
+        &self,
+        context: &CallContext,
+        keys: &[AssetKey],
+        reference: &AssetReference,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// The outcome of a look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// A reference whose content is present.
+    Hit(Box<AssetReference>),
+    /// Nothing usable.
+    Miss(Miss),
+}
+
+/// Why a look-up is a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Miss {
+    /// No entry under the key (or the cache withholds an incomplete one).
+    Absent,
+    /// An entry that is not one of ours, or that does not fit its key.
+    Unusable,
+    /// The entry is there and content it names is gone.
+    Incomplete,
+}
+
+impl Miss {
+    /// The reason as a metric label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Miss::Absent => "absent",
+            Miss::Unusable => "unusable",
+            Miss::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// Why a reference could not be read or recorded.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The cache failed.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// Content to be recorded is not in the CAS.
+    #[error("not in the CAS: {}", list(.0))]
+    Missing(Vec<Digest>),
+    /// The root digest of a pushed directory is not that of a `Directory`.
+    #[error("{0} is not a Directory message: {1}")]
+    NotADirectory(Digest, String),
+    /// The tree is larger than Assetgate records.
+    #[error("the directory is too large to be recorded: {0}")]
+    TooLarge(String),
+}
+
+fn list(digests: &[Digest]) -> String {
+    let shown: Vec<String> = digests.iter().take(5).map(ToString::to_string).collect();
+    let more = digests.len().saturating_sub(shown.len());
+    let tail = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{tail}", shown.join(", "))
+}

@@ -8,10 +8,20 @@
 //! (`fetcher`).
 //! Called by: `forward`, `store`, `fetcher`, `server`.
 
+mod action_cache;
+mod byte_stream;
+mod cache;
+mod cas;
+mod channel;
 mod connection;
+mod context;
 mod dial;
+#[cfg(test)]
+pub(crate) mod double;
 mod endpoint;
+mod error;
 mod health;
+mod limits;
 mod load;
 mod open;
 mod pool;
@@ -21,13 +31,19 @@ mod service;
 mod settings;
 mod target;
 mod transport_error;
+mod tree;
 mod upkeep;
 
+pub use cache::Cache;
+pub use context::CallContext;
 pub use endpoint::{Endpoint, EndpointError};
+pub use error::Error;
 pub use health::{Board, BoardStatus};
+pub use limits::{Compressor, Limits};
 pub use pool::{Affinity, Pool};
 pub use replay::{ReplayableIncoming, RequestBody};
 pub use response::ResponseBody;
 pub use service::{PoolService, Upstream};
 pub use settings::PoolSettings;
 pub use transport_error::TransportError;
+pub use tree::{Closure, TreeNode, WalkError};

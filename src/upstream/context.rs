@@ -1,0 +1,135 @@
+//! On whose behalf an upstream call is made: the caller's own metadata, so
+//! that Assetgate never has more rights upstream than its caller (promise P5).
+//!
+//! Called by: `api` (building), the typed clients (attaching).
+
+use std::sync::LazyLock;
+
+use prost::Message as _;
+use tonic::metadata::{BinaryMetadataValue, KeyAndValueRef, MetadataMap, MetadataValue};
+
+use crate::proto::rev2;
+
+const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// RequestMetadata of our own calls. Without `correlated_invocations_id`:
+/// Buildfarm reads flags from that field.
+static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
+    let own = rev2::RequestMetadata {
+        tool_details: Some(rev2::ToolDetails {
+            tool_name: "assetgate".to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }),
+        action_id: "assetgate".to_owned(),
+        ..Default::default()
+    };
+    MetadataValue::from_bytes(&own.encode_to_vec())
+});
+
+/// The caller's metadata as passed on in our own upstream calls. Holds
+/// credentials: shown nowhere.
+#[derive(Clone, Default)]
+pub struct CallContext {
+    metadata: MetadataMap,
+}
+
+impl CallContext {
+    /// What is passed on of a caller's metadata: all but what describes the
+    /// caller's own call (RequestMetadata, `te`, `grpc-*`, user agent, content
+    /// type and length).
+    #[must_use]
+    pub fn from_caller(caller: &MetadataMap) -> Self {
+        let mut metadata = MetadataMap::new();
+        for entry in caller.iter() {
+            match entry {
+                KeyAndValueRef::Ascii(key, value) if is_passed_on(key.as_str()) => {
+                    metadata.append(key.clone(), value.clone());
+                }
+                KeyAndValueRef::Binary(key, value) if is_passed_on(key.as_str()) => {
+                    metadata.append_bin(key.clone(), value.clone());
+                }
+                _ => {}
+            }
+        }
+        Self { metadata }
+    }
+
+    /// Attaches the metadata to an upstream request, and says whose call it is.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request
+            .metadata_mut()
+            .insert_bin(REQUEST_METADATA, OWN_METADATA.clone());
+        request
+    }
+}
+
+impl std::fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CallContext({} entries withheld)", self.metadata.len())
+    }
+}
+
+fn is_passed_on(key: &str) -> bool {
+    !(key == REQUEST_METADATA
+        || key.starts_with("grpc-")
+        || matches!(key, "te" | "user-agent" | "content-type" | "content-length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_pass_and_the_callers_own_call_does_not() {
+        let mut caller = MetadataMap::new();
+        for (key, value) in [
+            ("authorization", "Bearer x"),
+            ("x-buildbuddy-api-key", "k"),
+            ("grpc-timeout", "1S"),
+            ("user-agent", "bazel"),
+            ("te", "trailers"),
+        ] {
+            caller.insert(key, value.parse().unwrap());
+        }
+        caller.insert_bin(
+            REQUEST_METADATA,
+            tonic::metadata::MetadataValue::from_bytes(b"the caller's"),
+        );
+        caller.insert_bin(
+            "other-bin",
+            tonic::metadata::MetadataValue::from_bytes(b"y"),
+        );
+        let context = CallContext::from_caller(&caller);
+        let mut kept: Vec<_> = context
+            .request(())
+            .metadata()
+            .clone()
+            .into_headers()
+            .keys()
+            .cloned()
+            .collect();
+        kept.sort_by_key(ToString::to_string);
+        assert_eq!(
+            kept,
+            [
+                "authorization",
+                REQUEST_METADATA,
+                "other-bin",
+                "x-buildbuddy-api-key"
+            ]
+        );
+        assert!(!format!("{context:?}").contains("Bearer"));
+    }
+
+    #[test]
+    fn our_own_calls_say_that_they_are_ours() {
+        let request = CallContext::default().request(());
+        let value = request.metadata().get_bin(REQUEST_METADATA).unwrap();
+        let bytes = value.to_bytes().unwrap();
+        let own = rev2::RequestMetadata::decode(bytes).unwrap();
+        assert_eq!(own.tool_details.unwrap().tool_name, "assetgate");
+        assert_eq!(own.correlated_invocations_id, "");
+    }
+}

@@ -1,0 +1,84 @@
+//! What can go wrong between Assetgate and the cache.
+//!
+//! The only error of the crate that carries a gRPC code below `api`: the one
+//! received, which is passed on.
+
+use crate::digest::{Digest, DigestFunction};
+use crate::proto::Undecodable;
+
+/// A failed upstream call.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The cache answered with a status other than OK, or could not be
+    /// reached (UNAVAILABLE then, with the address in the text).
+    #[error("the cache answered {} to {method}: {}", .status.code(), .status.message())]
+    Status {
+        /// The method called, for the message.
+        method: &'static str,
+        /// The status received.
+        status: Box<tonic::Status>,
+    },
+    /// The cache answered something that makes no sense.
+    #[error("the cache's answer to {method} is not usable: {reason}")]
+    Malformed {
+        /// The method called.
+        method: &'static str,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// Content does not match its digest.
+    #[error("the cache served other content for {0}")]
+    Corrupt(Digest),
+    /// The digest function is not one the cache announces.
+    #[error("the cache does not announce digest function {0}")]
+    UnsupportedFunction(DigestFunction),
+    /// A blob is larger than the cache or Assetgate accepts.
+    #[error("{size} bytes are more than the limit of {limit}")]
+    TooLarge {
+        /// Size of the blob.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Reading the local copy of what is being uploaded failed.
+    #[error("reading the content to upload: {0}")]
+    Source(String),
+}
+
+impl Error {
+    /// The error for a status received from `method`. A status with a source
+    /// was made here, of a connection that broke during the call: UNAVAILABLE,
+    /// whatever tonic made of it.
+    #[must_use]
+    pub fn from_status(method: &'static str, status: tonic::Status) -> Self {
+        let source = std::error::Error::source(&status);
+        let status = match source {
+            Some(source) if source.is::<Undecodable>() => {
+                let reason = source.to_string();
+                return Error::Malformed { method, reason };
+            }
+            Some(source) => tonic::Status::unavailable(super::channel::chain(source)),
+            None => status,
+        };
+        Error::Status {
+            method,
+            status: Box::new(status),
+        }
+    }
+
+    /// Whether the cache refused the caller.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let code = self.code();
+        code == Some(tonic::Code::PermissionDenied) || code == Some(tonic::Code::Unauthenticated)
+    }
+
+    /// The gRPC code received, if one was.
+    #[must_use]
+    pub fn code(&self) -> Option<tonic::Code> {
+        match self {
+            Error::Status { status, .. } => Some(status.code()),
+            _ => None,
+        }
+    }
+}
