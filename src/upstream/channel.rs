@@ -8,8 +8,12 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use http_body_util::BodyExt as _;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
@@ -19,6 +23,8 @@ use super::{Error, Upstream};
 /// Largest message accepted from the cache. Its answers to a batch read within
 /// its own limit, and the Trees it serves, may exceed tonic's 4 MiB.
 pub(super) const MAX_MESSAGE: usize = 64 << 20;
+
+const DETAILS: &str = "grpc-status-details-bin";
 
 /// A unary call takes no longer, so that a cache that hangs cannot hold work
 /// that outlived its caller for ever.
@@ -46,7 +52,33 @@ impl Service<http::Request<Body>> for Channel {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let answer = self.0.call(request);
-        async move { answer.await.map_err(|e| unreachable(&*e)) }.boxed()
+        async move { answer.await.map(vetted).map_err(|e| unreachable(&*e)) }.boxed()
+    }
+}
+
+/// tonic panics over status details that are not Base64. They come from the
+/// cache, so they are checked before tonic sees them, and dropped if bad.
+fn vetted(answer: http::Response<Body>) -> http::Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    drop_bad_details(&mut head.headers);
+    let body = body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
+            drop_bad_details(trailers);
+        }
+        frame
+    });
+    http::Response::from_parts(head, Body::new(body))
+}
+
+fn drop_bad_details(headers: &mut http::HeaderMap) {
+    // As tonic reads them.
+    const CONFIG: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, CONFIG);
+    if let Some(details) = headers.get(DETAILS)
+        && ENGINE.decode(details.as_bytes()).is_err()
+    {
+        headers.remove(DETAILS);
     }
 }
 
@@ -86,3 +118,6 @@ pub(super) async fn unary<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,10 @@ pub(crate) struct State {
     pub(crate) serve_corrupt: bool,
     pub(crate) early_success: bool,
     pub(crate) break_reads: bool,
+    /// Bytes in one message of a read; 0 for 64 KiB.
+    pub(crate) read_chunk: usize,
+    /// Reads send one message and then nothing.
+    pub(crate) hang_reads: bool,
 }
 
 /// Handle to a double.
@@ -90,18 +94,22 @@ impl Double {
         Cache::new(self.upstream())
     }
 
-    pub(crate) fn upstream(&self) -> Upstream {
+    pub(crate) fn routes(&self) -> tonic::service::Routes {
         use bytestream::byte_stream_server::ByteStreamServer;
         use rev2::action_cache_server::ActionCacheServer;
         use rev2::capabilities_server::CapabilitiesServer;
         use rev2::content_addressable_storage_server::ContentAddressableStorageServer;
         const MAX: usize = 64 << 20;
-        let routes = tonic::service::Routes::new(
+        tonic::service::Routes::new(
             ContentAddressableStorageServer::new(self.clone()).max_decoding_message_size(4 << 20),
         )
         .add_service(ActionCacheServer::new(self.clone()).max_decoding_message_size(MAX))
         .add_service(CapabilitiesServer::new(self.clone()))
-        .add_service(ByteStreamServer::new(self.clone()));
+        .add_service(ByteStreamServer::new(self.clone()))
+    }
+
+    pub(crate) fn upstream(&self) -> Upstream {
+        let routes = self.routes();
         let double = self.clone();
         let service = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let method = request
@@ -317,7 +325,10 @@ impl bytestream::byte_stream_server::ByteStream for Double {
             .find(|(d, _)| name.ends_with(&format!("blobs/{d}")));
         let (_, data) = found.ok_or_else(|| Status::not_found("no blob"))?;
         let mut parts: Vec<Result<bytestream::ReadResponse, Status>> = data
-            .chunks(64 << 10)
+            .chunks(match state.read_chunk {
+                0 => 64 << 10,
+                n => n,
+            })
             .map(|c| {
                 Ok(bytestream::ReadResponse {
                     data: Bytes::copy_from_slice(c),
@@ -326,6 +337,11 @@ impl bytestream::byte_stream_server::ByteStream for Double {
             .collect();
         if state.break_reads {
             parts.pop();
+        }
+        if state.hang_reads {
+            parts.truncate(1);
+            let parts = stream::iter(parts).chain(stream::pending());
+            return Ok(Response::new(parts.boxed()));
         }
         Ok(Response::new(stream::iter(parts).boxed()))
     }

@@ -149,7 +149,7 @@ impl Cache {
         context: &CallContext,
         instance: &InstanceName,
     ) -> Result<Arc<Limits>, Error> {
-        let known = self.limits.get(instance);
+        let known = self.known.get(instance);
         if let Some((since, limits)) = &known
             && since.elapsed() < FRESH
         {
@@ -158,7 +158,7 @@ impl Cache {
         match self.ask_limits(context, instance).await {
             Ok(limits) => {
                 let limits = Arc::new(limits);
-                self.limits.set(instance, limits.clone());
+                self.known.set(instance, limits.clone());
                 Ok(limits)
             }
             Err(error) => known.map(|(_, limits)| limits).ok_or(error),
