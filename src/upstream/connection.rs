@@ -88,6 +88,9 @@ impl Connection {
             })
             .await;
             driven.retire();
+            // Hands back the calls that were not sent yet, which then look for
+            // another connection before the pool does.
+            drop(connection);
             // What never opened is reported by whoever opened it.
             if opened {
                 ended(driven, result.err().map(|error| root(&error)));

@@ -101,17 +101,12 @@ impl FromStr for Endpoint {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
             .unwrap_or(host);
-        // Without a port the host is all there is; a port that is no port is
-        // not there for `http` either.
+        // A port that is no port number is none to `Authority`.
+        let written = authority.host().len() < rest.len();
         let port = match authority.port_u16() {
             Some(port) if port > 0 => port,
-            None if authority.host().len() == rest.len() => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
+            None if !written && tls => 443,
+            None if !written => 80,
             _ => return Err(EndpointError::Host),
         };
         if host.is_empty() {

@@ -31,7 +31,7 @@ pub(super) struct Opener {
     pub(super) runtime: Handle,
     pub(super) state: Mutex<State>,
     /// Connections being opened.
-    opening: AtomicUsize,
+    pub(super) opening: AtomicUsize,
     pub(super) keep_one: AtomicBool,
     /// Ticks while connections are shared; see `load::Stalls`.
     pub(super) clock: Arc<AtomicU32>,
@@ -130,6 +130,8 @@ impl Opener {
     /// down. When all are, that is the answer: the probe finds out when one
     /// comes back.
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
+        self.opening.fetch_add(1, Relaxed);
+        let _opening = Opening(&self.opening);
         let targets = self.targets(false).await;
         let candidates = {
             let mut state = self.state.lock();
@@ -175,7 +177,6 @@ impl Opener {
         self: Arc<Self>,
         target: Arc<Target>,
     ) -> Option<Arc<Connection>> {
-        self.opening.fetch_add(1, Relaxed);
         let load = Arc::new(Load::new(
             Arc::clone(&target.label),
             Arc::clone(&self.clock),
@@ -192,7 +193,6 @@ impl Opener {
             }
         };
         let opened = Connection::open(Arc::clone(&target), load, &self.settings, ended).await;
-        self.opening.fetch_sub(1, Relaxed);
         match opened {
             Ok(connection) => {
                 let connection = Arc::new(connection);
@@ -261,6 +261,14 @@ impl Opener {
             }
         }
         all
+    }
+}
+
+struct Opening<'a>(&'a AtomicUsize);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -54,7 +54,12 @@ impl Opener {
                 .spares
                 .iter()
                 .any(|spare| spare.usable());
-            if !spare && let Ok(opened) = opener.open().await {
+            // A call that lost its connection is faster, and opens its own.
+            let opening = opener.opening.load(Relaxed) > 0;
+            if !spare
+                && !opening
+                && let Ok(opened) = opener.open().await
+            {
                 opener.keep_spare(opened);
             }
             opener.refilling.store(false, Relaxed);

@@ -256,8 +256,13 @@ impl Answer {
     pub(super) fn status(&self) -> (String, String) {
         let of = self.trailers.as_ref().unwrap_or(&self.head.headers);
         let text = |name| of.get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
-        (text("grpc-status"), text("grpc-message"))
+        (text("grpc-status"), plain(&text("grpc-message")))
     }
+}
+
+/// A grpc-message without its encoding, as far as ours use it.
+pub(super) fn plain(message: &str) -> String {
+    message.replace("%20", " ").replace("%3F", "?")
 }
 
 pub(super) fn request(path: &str) -> request::Builder {
