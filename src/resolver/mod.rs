@@ -16,6 +16,8 @@ mod push;
 mod query;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
