@@ -16,6 +16,8 @@ mod push;
 mod query;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use crate::digest::{DigestFunction, InstanceName};
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
-use crate::upstream::{self, CallContext};
+use crate::upstream::{self, Cache, CallContext};
 use flight::Flights;
 
 /// Which digest functions the cache announces for an instance.
@@ -59,10 +61,17 @@ pub struct Resolver<S, F, A> {
     inner: Arc<Inner<S, F, A>>,
 }
 
+/// What belongs to the thread that answers: its own connections to the cache.
 struct Inner<S, F, A> {
     store: S,
-    fetcher: F,
     announce: A,
+    shared: Arc<Shared<S, F>>,
+}
+
+/// What belongs to all: fetches run elsewhere, over connections of their own.
+struct Shared<S, F> {
+    store: S,
+    fetcher: F,
     flights: Flights,
     settings: Settings,
 }
@@ -75,8 +84,9 @@ impl<S, F, A> Clone for Resolver<S, F, A> {
     }
 }
 
-impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
-    /// A resolver whose fetches run on `runtime` and are tracked by `drain`.
+impl<S: AssetStore + Clone, F: Fetcher, A: Announce> Resolver<S, F, A> {
+    /// A resolver whose fetches and pushes run on `runtime`, through `store`,
+    /// and are tracked by `drain`.
     pub fn new(
         store: S,
         fetcher: F,
@@ -85,51 +95,79 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         drain: Drain,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        let flights = Flights::new(drain, runtime);
+        let shared = Shared {
+            store: store.clone(),
+            fetcher,
+            flights: Flights::new(drain, runtime),
+            settings,
+        };
+        Self::over(store, announce, Arc::new(shared))
+    }
+}
+
+impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
+    fn over(store: S, announce: A, shared: Arc<Shared<S, F>>) -> Self {
         let inner = Inner {
             store,
-            fetcher,
             announce,
-            flights,
-            settings,
+            shared,
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
+    /// The same resolver for another thread: look-ups go through that thread's
+    /// connections; fetches and pushes are shared.
+    #[must_use]
+    pub fn on_thread(&self, store: S, announce: A) -> Self {
+        Self::over(store, announce, Arc::clone(&self.inner.shared))
+    }
+
     /// Whether clients may push.
     #[must_use]
     pub fn accepts_pushes(&self) -> bool {
-        self.inner.settings.push
+        self.inner.shared.settings.push
     }
 
     /// Finds or fetches an asset.
     pub async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, ResolveError> {
         let inner = &self.inner;
+        let shared = &inner.shared;
         let scope = &query.request.scope;
         inner
             .check_function(context, &scope.instance, scope.function)
             .await?;
-        if !inner.settings.push {
+        if !shared.settings.push {
             // Nothing can have been pushed, so no label can match (Q2).
-            inner.check_supported(&query)?;
+            shared.check_supported(&query)?;
         }
         let missed = match inner.look_up(context, &query).await? {
             Ok(found) => return Ok(found),
             Err(missed) => missed,
         };
-        inner.check_origin(&query, missed)?;
-        let task = Arc::clone(inner).fetch_and_record(context.clone(), query);
-        inner.flights.run(task).await?
+        shared.check_origin(&query, missed)?;
+        let task = Arc::clone(shared).fetch_and_record(context.clone(), query);
+        shared.flights.run(task).await?
     }
 
     /// Records what a client says a URI is.
     pub async fn push(&self, context: &CallContext, push: Push) -> Result<(), ResolveError> {
-        if !self.inner.settings.push {
+        if !self.inner.shared.settings.push {
             return Err(ResolveError::PushDisabled);
         }
         self.inner.record_push(context, push).await
+    }
+}
+
+impl Announce for Cache {
+    async fn digest_functions(
+        &self,
+        context: &CallContext,
+        instance: &InstanceName,
+    ) -> Result<Arc<[DigestFunction]>, upstream::Error> {
+        let limits = self.limits(context, instance).await?;
+        Ok(Arc::clone(&limits.digest_functions))
     }
 }
 

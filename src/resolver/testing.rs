@@ -33,6 +33,8 @@ pub(crate) struct FakeStore {
 impl AssetStore for Arc<FakeStore> {
     async fn get(&self, _: &CallContext, key: &AssetKey) -> Result<Lookup, store::Error> {
         self.gets.lock().push(key.clone());
+        // As over a network: whatever runs beside it gets its turn.
+        tokio::task::yield_now().await;
         if let Some(error) = self.get_error.lock().clone() {
             return Err(error);
         }

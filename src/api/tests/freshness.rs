@@ -67,11 +67,9 @@ async fn n3_a_future_limit_means_not_from_cache() {
         assert_eq!(server.world.fetcher.count(), fetches);
     }
     // Even where another replica's clock is ahead.
-    let mut entries = server.world.store.entries.lock();
-    entries
-        .values_mut()
-        .for_each(|e| e.content_time += Duration::from_secs(7200));
-    drop(entries);
+    for entry in server.world.store.entries.lock().values_mut() {
+        entry.content_time += Duration::from_secs(7200);
+    }
     digest(server.fetch(since(blob(&[HTTP], &[]), 3600)).await);
     assert_eq!(server.world.fetcher.count(), 3);
 }
