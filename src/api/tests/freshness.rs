@@ -198,6 +198,9 @@ async fn selecting_headers_are_part_of_the_key_of_unpinned_content() {
     assert!(first != second && second != whole);
     assert_eq!(digest(server.fetch(with("bytes=0-1")).await), first);
     assert_eq!(server.world.fetcher.count(), 3);
+    // The whole file is no answer to a part of it.
+    assert_ne!(digest(server.fetch(with("bytes=4-5")).await), whole);
+    assert_eq!(server.world.fetcher.count(), 4);
     // A push is matched whatever the headers.
     server.push(push(&[MIRROR], &[], b"pushed")).await.unwrap();
     let message = blob(&[MIRROR], &[("http_header:Accept", "text/plain")]);
@@ -208,6 +211,6 @@ async fn selecting_headers_are_part_of_the_key_of_unpinned_content() {
             .values()
             .filter(|e| e.source == Source::Fetch)
             .count(),
-        3
+        4
     );
 }
