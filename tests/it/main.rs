@@ -1,2 +1,15 @@
-//! x
-fn main() {}
+//! Black-box tests: each starts the real `assetgate` program on loopback, with
+//! scripted origins and caches around it, and judges it by what it answers and
+//! what it asks of others. Test names begin with the conformance id.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test crate: a panic is how a test fails, nothing here is an API, and its \
+              servers end with the test's runtime"
+)]
+
+mod support;
