@@ -13,3 +13,10 @@
 )]
 
 mod support;
+
+mod freshness;
+mod qualifiers;
+mod status;
+mod timeout;
+mod uris;
+mod validation;

@@ -141,6 +141,13 @@ impl Proxy {
         }
     }
 
+    /// Starts it, and a client of it.
+    pub async fn connected(self) -> (Running, Client) {
+        let running = self.start().await;
+        let client = running.client().await;
+        (running, client)
+    }
+
     /// Starts it and waits until it ends by itself.
     pub async fn start_to_end(self) -> (ExitStatus, String) {
         let dir = TempDir::new().unwrap();
