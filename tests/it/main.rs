@@ -14,8 +14,12 @@
 
 mod support;
 
+mod directories;
 mod freshness;
+mod presence;
+mod push;
 mod qualifiers;
+mod secrets;
 mod status;
 mod timeout;
 mod uris;

@@ -23,6 +23,7 @@ pub struct Proxy {
     data: Option<PathBuf>,
     origins: bool,
     environment: Vec<(String, String)>,
+    log_level: &'static str,
 }
 
 impl Proxy {
@@ -35,6 +36,7 @@ impl Proxy {
             data: None,
             origins: true,
             environment: Vec::new(),
+            log_level: "info",
         }
     }
 
@@ -84,6 +86,11 @@ impl Proxy {
         self
     }
 
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
+        self
+    }
+
     /// Without leave to fetch from loopback addresses.
     pub fn public_origins_only(mut self) -> Self {
         self.origins = false;
@@ -101,7 +108,7 @@ impl Proxy {
         let data = self.data.clone().unwrap_or_else(|| dir.join("data"));
         command.arg("--data-dir").arg(data);
         command.arg("--port-file").arg(dir.join("ports.json"));
-        command.args(["--log-format", "json", "--log-level", "info"]);
+        command.args(["--log-format", "json", "--log-level", self.log_level]);
         if self.origins {
             command.args(["--origin-allow-cidr", "127.0.0.0/8"]);
         }
