@@ -12,15 +12,19 @@
               servers end with the test's runtime"
 )]
 
-mod support;
-
+mod bad_input;
+mod cache;
 mod directories;
+mod embedded;
+mod forward;
 mod freshness;
+mod operating;
 mod presence;
 mod push;
 mod qualifiers;
 mod secrets;
 mod status;
+mod support;
 mod timeout;
 mod uris;
 mod validation;

@@ -309,6 +309,12 @@ impl Client {
     }
 }
 
+/// A resource name to write a blob of the default instance under.
+pub fn upload_name(digest: &Digest) -> String {
+    let id = uuid::Uuid::new_v4();
+    format!("uploads/{id}/blobs/{}/{}", digest.hash, digest.size_bytes)
+}
+
 /// The messages of a whole write, `piece` bytes each.
 pub fn write_messages(resource_name: &str, content: &[u8], piece: usize) -> Vec<WriteRequest> {
     let mut messages: Vec<WriteRequest> = content

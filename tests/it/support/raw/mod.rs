@@ -4,8 +4,8 @@
 mod client;
 mod server;
 
-pub use client::{RawAnswer, RawCall, RawClient};
-pub use server::{Exchange, RawUpstream};
+pub use client::{RawCall, RawClient, receive};
+pub use server::RawUpstream;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
