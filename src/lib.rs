@@ -1,20 +1,72 @@
-//! Assetgate: one gRPC address that gives a build cache the Remote Asset API.
+//! Assetgate: one gRPC address that gives a build cache you already run the
+//! Remote Asset API.
+//!
+//! This page is the map. The modules, in the order to read them; each uses
+//! only those above it, which `tests/it/layers.rs` enforces.
+//!
+//! | row | module | is |
+//! |---|---|---|
+//! | 0 | [`proto`] [`drain`] [`net`] [`call`] [`telemetry`] | generated messages; task tracking and graceful stop; sockets and TLS; facts about one call; logs and metrics |
+//! | 1 | [`digest`] | digests, instance names, scopes: nothing malformed gets in |
+//! | 2 | [`asset`] | URIs, qualifiers, integrity, keys, references; no I/O |
+//! | 3 | [`upstream`] [`embedded`] | the cache behind us: connections and typed clients; the in-process cache |
+//! | 4 | [`store`] [`fetcher`] | references as Action Cache entries; content from origins |
+//! | 5 | [`resolver`] | the use case: look up, else fetch, record |
+//! | 6 | [`api`] [`forward`] [`middleware`] [`admin`] | the services; the transparent path; per-call layers; the admin port |
+//! | 7 | [`config`] | file, environment and flags into settings |
+//! | 8 | [`server`] | listeners, the stack, assembly |
+//! | 9 | [`cli`] | subcommands |
+//!
+//! # Four walks
+//!
+//! **A forwarded read.** `server::accept` hands the socket to a thread;
+//! `server::connection` speaks HTTP/2 and sees by the path that the call is not
+//! ours; [`forward`] sends the same request over the upstream connection that
+//! belongs to this client ([`upstream`]'s pool) and the response body is polled
+//! straight through, so that flow control is end to end.
+//!
+//! **A fetch hit.** The path is ours: the layers of [`middleware`], then
+//! [`api`], which turns the message into a query; [`resolver`] asks [`store`]
+//! for the checksum keys, then for every URI; `store` reads one Action Cache
+//! entry, verifies it against its key and asks the CAS whether everything it
+//! names is present; `api` answers.
+//!
+//! **A fetch miss.** As above until `store` has nothing; `resolver` starts a
+//! task on the asset runtime; [`fetcher`] tries the mirrors in order, hashes
+//! and verifies what they serve, and uploads it; `resolver` records a reference
+//! through `store`; a failure is turned into a status in `api::status`, the
+//! only place that does.
+//!
+//! **A directory push.** `api` checks the message; `resolver` makes one key per
+//! URI; `store` walks the directory in the CAS, uploads the Tree, the pins and
+//! the Action that is the key, and writes the entries, the first URI's last.
+
+pub mod proto;
+
+pub mod call;
+pub mod drain;
+pub mod net;
+pub mod telemetry;
+
+pub mod digest;
+
+pub mod asset;
+
+pub mod embedded;
+pub mod upstream;
+
+pub mod fetcher;
+pub mod store;
+
+pub mod resolver;
 
 pub mod admin;
 pub mod api;
-pub mod asset;
-pub mod cli;
-pub mod config;
-pub mod digest;
-pub mod drain;
-pub mod embedded;
-pub mod fetcher;
 pub mod forward;
 pub mod middleware;
-pub mod net;
-pub mod proto;
-pub mod resolver;
+
+pub mod config;
+
 pub mod server;
-pub mod store;
-pub mod telemetry;
-pub mod upstream;
+
+pub mod cli;

@@ -1,1 +1,100 @@
-//! (to be written)
+//! The Remote Asset API on the wire: Fetch and Push, health and reflection.
+//!
+//! Messages stop here: `convert.rs` makes domain values of them, `status.rs`
+//! makes answers of errors, and the two services are thin.
+//! Not for: deadlines, panics, logs and metrics of a call (`middleware`).
+//! Called by: `server`.
+
+mod caller;
+mod convert;
+mod fetch;
+mod health;
+mod limits;
+mod push;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use tonic::Status;
+use tonic::service::Routes;
+
+use caller::Caller;
+use convert::Invalid;
+use status::Verdict;
+
+pub use status::{ErrorMode, ErrorSettings};
+
+use crate::asset::{AssetKind, Uri};
+use crate::call::Call;
+use crate::drain::Drain;
+use crate::fetcher::Fetcher;
+use crate::proto::asset::fetch_server::FetchServer;
+use crate::proto::asset::push_server::PushServer;
+use crate::proto::{FILE_DESCRIPTOR_SET, MAX_NATIVE_MESSAGE};
+use crate::resolver::{Announce, Resolver};
+use crate::store::AssetStore;
+use crate::upstream::Upstream;
+
+/// Path prefix of the two asset services.
+pub const ASSET_PREFIX: &str = "/build.bazel.remote.asset.v1.";
+
+/// Every native service. The caller adds the fallback that forwards.
+pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
+    resolver: Resolver<S, F, A>,
+    errors: ErrorSettings,
+    drain: Drain,
+    upstream: Upstream,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let routes = services(resolver, errors, drain, upstream)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(routes)
+}
+
+/// All but reflection, which takes a while to build.
+fn services<S: AssetStore, F: Fetcher, A: Announce>(
+    resolver: Resolver<S, F, A>,
+    errors: ErrorSettings,
+    drain: Drain,
+    upstream: Upstream,
+) -> Routes {
+    let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
+    let fetch = fetch::FetchService::new(resolver.clone(), errors);
+    let push = push::PushService::new(resolver);
+    Routes::default()
+        .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
+        .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
+        .add_service(health.into_server())
+}
+
+fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Notes who asks for what, before anything can go wrong.
+fn note_caller(call: &Call, caller: &Caller, kind: AssetKind, uri: Option<&Uri>) {
+    call.note(|report| {
+        report.kind = kind.name();
+        report.tool = caller.label();
+        report.invocation_id.clone_from(&caller.invocation_id);
+        report.uri = uri.map(|uri| uri.redacted()).unwrap_or_default();
+        report.origin_host = uri.and_then(Uri::host).unwrap_or_default();
+    });
+}
+
+fn note_failure(call: &Call, verdict: &Verdict, inline: bool) {
+    call.note(|report| {
+        report.outcome = verdict.outcome();
+        report.inline_code = inline.then(|| verdict.code_name());
+        report.message = verdict.message().to_owned();
+    });
+}
+
+/// The answer to a malformed request, which has no URI to blame.
+fn refuse(call: &Call, invalid: &Invalid) -> Status {
+    let verdict = Verdict::from(invalid).locate(&[], call.id());
+    note_failure(call, &verdict, false);
+    verdict.to_status()
+}

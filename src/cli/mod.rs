@@ -1,6 +1,113 @@
-//! (to be written)
-pub use std::process::ExitCode;
-/// x
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+//! The command line: `serve`, `config check`, `config show`.
+//!
+//! Exit codes: 0; 1 when running failed; 64 for bad usage or configuration.
+//! Not for: what settings mean (`config`) or serving (`server`).
+//! Called by: `main`.
+
+mod banner;
+mod flags;
+mod port_file;
+mod serve;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use banner::banner;
+pub use port_file::write_port_file;
+pub use serve::{Announce, Run};
+
+use crate::config::{self, Loaded, Sources};
+
+/// Bad usage or configuration, as in `sysexits.h`.
+const USAGE: u8 = 64;
+
+/// One gRPC address that gives a build cache you already run the Remote Asset API.
+#[derive(Debug, Parser)]
+#[command(name = "assetgate", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, in front of a cache or with the embedded one
+    Serve {
+        #[command(flatten)]
+        common: Common,
+        /// Write the bound addresses here as JSON once it serves
+        #[arg(long, value_name = "FILE")]
+        port_file: Option<PathBuf>,
+    },
+    /// Look at the configuration without serving
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say OK, or everything that is wrong
+    Check(Common),
+    /// Print the settings in force and where each came from
+    Show(Common),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: flags::Flags,
+}
+
+impl Common {
+    fn load(self) -> Result<Loaded, ExitCode> {
+        config::load(&Sources::of_process(self.config, self.flags.0)).map_err(|problems| {
+            complain(&problems.to_string());
+            ExitCode::from(USAGE)
+        })
+    }
+}
+
+/// Runs the command line of this process; `run` serves until told to stop.
+pub fn main(run: Run) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let done = match cli.command {
+        Command::Serve { common, port_file } => common
+            .load()
+            .map(|loaded| serve::serve(loaded.config, port_file, run)),
+        Command::Config(ConfigCommand::Check(common)) => common.load().map(|_| say("OK\n")),
+        Command::Config(ConfigCommand::Show(common)) => {
+            common.load().map(|loaded| say(&loaded.show()))
+        }
+    };
+    done.unwrap_or_else(|code| code)
+}
+
+/// To standard output; a reader that went away is a failure of the command.
+fn say(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// To standard error; when that is gone there is nobody left to tell.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

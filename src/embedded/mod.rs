@@ -1,1 +1,180 @@
-//! (to be written)
+//! The embedded cache: CAS, `ByteStream`, Action Cache and Capabilities over
+//! one size-bounded directory, for use without an upstream and as the double
+//! of one in tests.
+//!
+//! CAS content is shared by all instance names (a digest says all there is to
+//! know of a blob); Action Cache entries belong to one. Lowest first:
+//! [`key`](self) and `index` say what is stored, `disk` where; `store` keeps
+//! both consistent; `scan` and `durability` bring a directory back after a
+//! crash; `upload`, `action` and the services stand on that.
+//!
+//! Not for: replication, sharding, access control. Who outgrows one machine
+//! points Assetgate at a cluster.
+//! Called by: `server`, which serves [`Embedded::routes`] or calls them in
+//! process, and tests.
+
+mod action;
+mod action_cache;
+mod byte_stream;
+mod capabilities;
+mod cas;
+mod compress;
+mod disk;
+mod durability;
+mod index;
+mod key;
+mod read;
+mod request;
+mod resource;
+mod scan;
+mod status;
+mod store;
+mod tree;
+mod upload;
+mod uploads;
+mod write;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tonic::service::Routes;
+
+use crate::proto::{MAX_NATIVE_MESSAGE, bytestream, rev2};
+
+use durability::{Maintenance, State};
+use store::Store;
+
+/// Bytes of blobs in one batch call. Messages that carry them must stay under
+/// 4 MiB, the default limit of gRPC, with the digests of a few thousand blobs.
+const MAX_BATCH: u64 = (4 << 20) - (256 << 10);
+
+/// Smallest cache that is of any use.
+const MIN_SIZE: u64 = 64 << 10;
+
+/// Action results checked at a time; each may read Trees into memory.
+const MAX_CHECKS: usize = 8;
+
+/// What an embedded cache needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of its files; created if need be.
+    pub dir: PathBuf,
+    /// Most bytes it may take on disk, unfinished uploads included. Counted
+    /// in blocks of 4 KiB.
+    pub max_size: u64,
+}
+
+/// Why an embedded cache cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be used, or another process uses it.
+    #[error("the cache directory {0}")]
+    Directory(String),
+    /// The directory cannot be read.
+    #[error("the cache directory {} cannot be read: {cause}", dir.display())]
+    Scan {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The bound is too low.
+    #[error("a cache of {0} bytes is too small; it needs at least {MIN_SIZE}")]
+    TooSmall(u64),
+}
+
+/// An open cache; clones share it. The directory is released when the last
+/// clone, and the last of its routes, is dropped.
+#[derive(Debug, Clone)]
+pub struct Embedded(Arc<Inner>);
+
+/// What the services share.
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    uploads: Arc<uploads::Uploads>,
+    checks: Semaphore,
+    _maintenance: Maintenance,
+}
+
+impl Embedded {
+    /// Opens the cache in a directory: locks it and reads its listing. Blocks
+    /// (100,000 blobs take a fraction of a second).
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        if settings.max_size < MIN_SIZE {
+            return Err(Error::TooSmall(settings.max_size));
+        }
+        Self::open_in_boot(settings, durability::boot_id())
+    }
+
+    fn open_in_boot(settings: Settings, boot: Option<String>) -> Result<Self, Error> {
+        let disk = disk::Disk::open(&settings.dir).map_err(|e| Error::Directory(e.to_string()))?;
+        let failed = |cause| Error::Scan {
+            dir: settings.dir.clone(),
+            cause,
+        };
+        let state = State::read(disk.root());
+        let suspect_from = State::suspect_from(state.as_ref(), boot.as_deref());
+        let scan = scan::scan(&disk, suspect_from).map_err(failed)?;
+        let store = Arc::new(Store::new(disk, settings.max_size));
+        let good = scan.good.into_iter();
+        store.fill(good.map(|f| (f.key, f.blocks, f.touched)));
+        let uploads = Arc::new(uploads::Uploads::new(settings.max_size / 4));
+        let pruned = Arc::clone(&uploads);
+        let maintenance = Maintenance::start(
+            Arc::clone(&store),
+            durability::Restart {
+                state,
+                boot,
+                suspects: scan.suspects,
+            },
+            move || pruned.prune(),
+        );
+        Ok(Self(Arc::new(Inner {
+            store,
+            uploads,
+            checks: Semaphore::new(MAX_CHECKS),
+            _maintenance: maintenance.map_err(failed)?,
+        })))
+    }
+
+    /// The four services. They may be called on any tokio runtime; what
+    /// blocks runs on its blocking threads.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        use bytestream::byte_stream_server::ByteStreamServer;
+        use rev2::action_cache_server::ActionCacheServer;
+        use rev2::capabilities_server::CapabilitiesServer;
+        use rev2::content_addressable_storage_server::ContentAddressableStorageServer;
+
+        let inner = || Arc::clone(&self.0);
+        let max = MAX_NATIVE_MESSAGE;
+        let cas = ContentAddressableStorageServer::new(cas::Cas(inner()));
+        let byte_stream = ByteStreamServer::new(byte_stream::ByteStream(inner()));
+        let actions = ActionCacheServer::new(action_cache::ActionCache(inner()));
+        let capabilities = CapabilitiesServer::new(capabilities::Capabilities(inner()));
+        Routes::new(cas.max_decoding_message_size(max))
+            .add_service(byte_stream.max_decoding_message_size(max))
+            .add_service(actions.max_decoding_message_size(max))
+            .add_service(capabilities.max_decoding_message_size(max))
+    }
+}
+
+impl Inner {
+    /// Runs `write`, and once more if it fails for want of room that uploads
+    /// hold on which nobody works.
+    fn with_room<T>(
+        &self,
+        mut write: impl FnMut() -> Result<T, store::Error>,
+    ) -> Result<T, store::Error> {
+        match write() {
+            Err(store::Error::NoRoom) if self.uploads.drop_idle() => write(),
+            result => result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

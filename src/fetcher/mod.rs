@@ -4,12 +4,30 @@
 //! identical requests (`resolver`).
 //! Called by: `resolver`.
 
+mod client;
+mod connector;
 mod error;
+mod failed;
+mod fetch;
+mod hashes;
+mod policy;
+mod receive;
+mod rules;
+mod settings;
+mod spool;
+mod stream;
+mod target;
+mod tls;
+
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 pub use error::{Failure, FetchError};
+pub use fetch::HttpFetcher;
+pub use settings::{Settings, SettingsError};
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
 use crate::digest::{Digest, Scope};

@@ -3,7 +3,15 @@
 //!
 //! Called by: `resolver`.
 
+mod action_cache;
+mod content;
+mod encoding;
+mod presence;
+mod tree;
+
 use std::future::Future;
+
+pub use action_cache::ActionCacheStore;
 
 use crate::asset::{AssetKey, AssetReference};
 use crate::digest::Digest;

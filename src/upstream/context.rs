@@ -3,9 +3,28 @@
 //!
 //! Called by: `api` (building), the typed clients (attaching).
 
-use tonic::metadata::{KeyAndValueRef, MetadataMap};
+use std::sync::LazyLock;
+
+use prost::Message as _;
+use tonic::metadata::{BinaryMetadataValue, KeyAndValueRef, MetadataMap, MetadataValue};
+
+use crate::proto::rev2;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// RequestMetadata of our own calls. Without `correlated_invocations_id`:
+/// Buildfarm reads flags from that field.
+static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
+    let own = rev2::RequestMetadata {
+        tool_details: Some(rev2::ToolDetails {
+            tool_name: "assetgate".to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }),
+        action_id: "assetgate".to_owned(),
+        ..Default::default()
+    };
+    MetadataValue::from_bytes(&own.encode_to_vec())
+});
 
 /// The caller's metadata as passed on in our own upstream calls. Holds
 /// credentials: shown nowhere.
@@ -35,10 +54,13 @@ impl CallContext {
         Self { metadata }
     }
 
-    /// Attaches the metadata to an upstream request.
+    /// Attaches the metadata to an upstream request, and says whose call it is.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
+        request
+            .metadata_mut()
+            .insert_bin(REQUEST_METADATA, OWN_METADATA.clone());
         request
     }
 }
@@ -73,7 +95,7 @@ mod tests {
         }
         caller.insert_bin(
             REQUEST_METADATA,
-            tonic::metadata::MetadataValue::from_bytes(b"x"),
+            tonic::metadata::MetadataValue::from_bytes(b"the caller's"),
         );
         caller.insert_bin(
             "other-bin",
@@ -89,7 +111,25 @@ mod tests {
             .cloned()
             .collect();
         kept.sort_by_key(ToString::to_string);
-        assert_eq!(kept, ["authorization", "other-bin", "x-buildbuddy-api-key"]);
+        assert_eq!(
+            kept,
+            [
+                "authorization",
+                REQUEST_METADATA,
+                "other-bin",
+                "x-buildbuddy-api-key"
+            ]
+        );
         assert!(!format!("{context:?}").contains("Bearer"));
+    }
+
+    #[test]
+    fn our_own_calls_say_that_they_are_ours() {
+        let request = CallContext::default().request(());
+        let value = request.metadata().get_bin(REQUEST_METADATA).unwrap();
+        let bytes = value.to_bytes().unwrap();
+        let own = rev2::RequestMetadata::decode(bytes).unwrap();
+        assert_eq!(own.tool_details.unwrap().tool_name, "assetgate");
+        assert_eq!(own.correlated_invocations_id, "");
     }
 }

@@ -46,19 +46,31 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error for a status received from `method`.
+    /// The error for a status received from `method`. A status with a source
+    /// was made here, of a connection that broke during the call: UNAVAILABLE,
+    /// whatever tonic made of it.
     #[must_use]
     pub fn from_status(method: &'static str, status: tonic::Status) -> Self {
-        let undecodable = std::error::Error::source(&status)
-            .and_then(|source| source.downcast_ref::<Undecodable>())
-            .map(ToString::to_string);
-        match undecodable {
-            Some(reason) => Error::Malformed { method, reason },
-            None => Error::Status {
-                method,
-                status: Box::new(status),
-            },
+        let source = std::error::Error::source(&status);
+        let status = match source {
+            Some(source) if source.is::<Undecodable>() => {
+                let reason = source.to_string();
+                return Error::Malformed { method, reason };
+            }
+            Some(source) => tonic::Status::unavailable(super::channel::chain(source)),
+            None => status,
+        };
+        Error::Status {
+            method,
+            status: Box::new(status),
         }
+    }
+
+    /// Whether the cache refused the caller.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let code = self.code();
+        code == Some(tonic::Code::PermissionDenied) || code == Some(tonic::Code::Unauthenticated)
     }
 
     /// The gRPC code received, if one was.

@@ -1,21 +1,49 @@
-//! The cache behind Assetgate. There is no storage trait: an [`Upstream`] is a
-//! tower service of HTTP requests, and a remote cache, the embedded one and a
-//! test double all become one.
+//! The cache behind us: typed clients for our own calls, and the transport
+//! that both they and the forward path use.
 //!
-//! Two halves: transport (endpoints, connections, pools) and typed clients
-//! ([`Cache`]). Unaware of assets.
-//! Called by: `store`, `fetcher`, `forward`, `server`.
+//! There is no `Upstream` trait: [`Upstream`] is a boxed tower service of HTTP
+//! requests, which a [`Pool`] and the embedded cache's routes both turn into.
+//!
+//! Not for: what references look like (`store`), content of origins
+//! (`fetcher`).
+//! Called by: `forward`, `store`, `fetcher`, `server`.
 
+mod action_cache;
+mod byte_stream;
+mod cache;
+mod cas;
+mod channel;
+mod connection;
 mod context;
+mod dial;
+#[cfg(test)]
+pub(crate) mod double;
+mod endpoint;
 mod error;
+mod health;
+mod limits;
+mod load;
+mod open;
+mod pool;
+mod replay;
+mod response;
+mod service;
+mod settings;
+mod target;
+mod transport_error;
+mod tree;
+mod upkeep;
 
+pub use cache::Cache;
 pub use context::CallContext;
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
-
-/// A cache as a service of HTTP requests: a pool of connections to a remote
-/// one, or the routes of the embedded one.
-pub type Upstream = tower::util::BoxCloneSyncService<
-    http::Request<tonic::body::Body>,
-    http::Response<tonic::body::Body>,
-    tower::BoxError,
->;
+pub use health::{Board, BoardStatus};
+pub use limits::{Compressor, Limits};
+pub use pool::{Affinity, Pool};
+pub use replay::{ReplayableIncoming, RequestBody};
+pub use response::ResponseBody;
+pub use service::{PoolService, Upstream};
+pub use settings::PoolSettings;
+pub use transport_error::TransportError;
+pub use tree::{Closure, TreeNode, WalkError};

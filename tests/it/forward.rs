@@ -38,7 +38,7 @@ async fn r0_unknown_methods_and_fields_pass_unchanged() {
         assert_eq!(answer.body, frame(&message));
         let method = path.rsplit('/').next().unwrap();
         let seen = &cache.exchanges(method)[0];
-        assert_eq!(seen.path, path);
+        assert_eq!((&*seen.method, &*seen.path), ("POST", path));
         assert_eq!(seen.body, frame(&message));
         assert!(seen.ended);
     }

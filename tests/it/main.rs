@@ -14,10 +14,12 @@
 
 mod bad_input;
 mod cache;
+mod cli;
 mod directories;
 mod embedded;
 mod forward;
 mod freshness;
+mod layers;
 mod operating;
 mod presence;
 mod push;

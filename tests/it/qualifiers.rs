@@ -307,6 +307,23 @@ async fn l7_headers_stay_behind_when_a_redirect_changes_host() {
 }
 
 #[tokio::test]
+async fn l7_a_part_is_never_taken_for_the_whole() {
+    let whole = Reply::ok("0123456789").ranged();
+    let origin = Origin::new().reply("/a", whole).start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    let uri = [origin.url("/a")];
+    let part = fetch_blob(&uri).qualifier("http_header:Range", "bytes=2-4");
+    for _ in 0..2 {
+        assert_eq!(
+            hit(client.fetch_blob(part.clone()).await),
+            digest_of(b"234")
+        );
+        let whole = client.fetch_blob(fetch_blob(&uri)).await;
+        assert_eq!(hit(whole), digest_of(b"0123456789"));
+    }
+}
+
+#[tokio::test]
 async fn l7_a_header_for_no_url_of_the_request_is_invalid() {
     let (_proxy, client) = Proxy::new().connected().await;
     for bad in [

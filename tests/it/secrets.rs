@@ -77,10 +77,7 @@ async fn l7_secrets_of_fetches_that_succeed() {
         .start()
         .await;
     let cache = Upstream::start();
-    let proxy = Proxy::new()
-        .upstream(&cache)
-        .arg("--log-level")
-        .arg("trace");
+    let proxy = Proxy::new().upstream(&cache).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     for path in ["/a", "/b"] {
         let request = loaded(&signed(&origin, path));
@@ -137,10 +134,7 @@ async fn l7_secrets_of_fetches_that_fail() {
         .reply("/silent", Reply::silence());
     let origin = origin.start().await;
     let cache = Upstream::start();
-    let proxy = Proxy::new()
-        .upstream(&cache)
-        .arg("--log-level")
-        .arg("trace");
+    let proxy = Proxy::new().upstream(&cache).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     for request in failing(&origin) {
         let shown = match client.fetch_blob(request.clone()).await {

@@ -1,6 +1,6 @@
 //! A certificate authority of the test's own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{
@@ -52,11 +52,6 @@ impl Pki {
 
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
-    }
-
-    /// Where further files may go.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// A certificate for loopback addresses, for server and client use.

@@ -22,7 +22,6 @@ pub struct Proxy {
     config: Option<String>,
     data: Option<PathBuf>,
     origins: bool,
-    environment: Vec<(String, String)>,
     log_level: &'static str,
 }
 
@@ -35,7 +34,6 @@ impl Proxy {
             config: None,
             data: None,
             origins: true,
-            environment: Vec::new(),
             log_level: "info",
         }
     }
@@ -61,11 +59,6 @@ impl Proxy {
 
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -100,7 +93,6 @@ impl Proxy {
     fn spawn(&self, dir: &Path) -> Spawned {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
         command.env_clear().env("HOME", dir).env("TMPDIR", dir);
-        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         command
             .arg("serve")
             .args(["--listen".into(), self.listen.clone()]);
@@ -143,7 +135,7 @@ impl Proxy {
         .await;
         Running {
             process,
-            dir,
+            _dir: dir,
             ports,
         }
     }
@@ -190,7 +182,7 @@ impl Drop for Spawned {
 /// A serving process; killed when dropped.
 pub struct Running {
     process: Spawned,
-    dir: TempDir,
+    _dir: TempDir,
     ports: Value,
 }
 
@@ -230,10 +222,6 @@ impl Running {
 
     pub fn stderr(&self) -> &Lines {
         &self.process.stderr
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Resident memory in bytes.

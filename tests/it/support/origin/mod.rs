@@ -19,7 +19,6 @@ use super::Pki;
 /// A request as the origin saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub method: String,
     /// Path and query.
     pub target: String,
     /// Names in lower case, in order of arrival.
@@ -125,15 +124,6 @@ impl Serving {
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Changes what a path answers from now on.
-    pub fn set(&self, path: &str, replies: Vec<Reply>) {
-        self.script
-            .replies
-            .lock()
-            .unwrap()
-            .insert(path.into(), replies);
     }
 
     /// Every request so far.

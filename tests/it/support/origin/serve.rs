@@ -70,10 +70,9 @@ async fn request(stream: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> io::Res
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
     }
-    let mut words = line.split_whitespace();
+    let target = line.split_whitespace().nth(1).unwrap_or_default();
     let mut seen = Seen {
-        method: words.next().unwrap_or_default().to_owned(),
-        target: words.next().unwrap_or_default().to_owned(),
+        target: target.to_owned(),
         headers: Vec::new(),
     };
     loop {

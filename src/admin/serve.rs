@@ -1,0 +1,113 @@
+//! Connections of the admin port, bounded in number and in patience, so that
+//! nobody can hold it up by doing nothing.
+//!
+//! Not for: what is answered (`pages`).
+//! Called by: `server`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Connections at a time; more wait in the listener's queue.
+const CONNECTIONS: usize = 64;
+/// For the head of a request, also of the next one on a kept connection.
+const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// For a whole connection: whoever scrapes comes again.
+const CONNECTION: Duration = Duration::from_secs(300);
+/// After a failed accept; running out of descriptors does not pass at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the future is dropped, and its connections end with it. Not
+/// tracked by the drain: health must be seen to change while calls drain, and
+/// a kept connection must not hold the drain up.
+pub async fn serve(listener: TcpListener, router: Router) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, router.clone(), slot));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the admin port could not accept");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, _slot: OwnedSemaphorePermit) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION, served).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::watch;
+
+    use super::super::{AllowedHosts, Readiness, State, router};
+    use super::*;
+
+    async fn start() -> (std::net::SocketAddr, tokio::task::JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_, readiness) = watch::channel(Readiness::ready());
+        let state = State::new(readiness, String::new, Vec::new);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(serve(listener, router(state, AllowedHosts::of(address))));
+        (address, tasks)
+    }
+
+    async fn get(address: std::net::SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_over_a_socket_and_stops_when_dropped() {
+        let (address, tasks) = start().await;
+        assert!(get(address).await.starts_with("HTTP/1.1 200 OK"));
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        drop(tasks);
+        assert_eq!(
+            kept.read(&mut [0; 1]).await.unwrap_or(0),
+            0,
+            "a kept connection ends too"
+        );
+    }
+
+    /// In real time, as sockets make a paused clock run ahead.
+    #[tokio::test]
+    async fn who_says_nothing_cannot_take_every_slot_for_ever() {
+        let (address, _tasks) = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = tokio::time::timeout(HEAD * 2, get(address))
+            .await
+            .expect("a slot came free");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"));
+    }
+}

@@ -1,0 +1,125 @@
+//! Qualifiers off the wire: identity ones to be matched and kept, headers for
+//! the origin to be sent and forgotten. No text made here holds a value.
+
+use std::collections::BTreeSet;
+
+use super::{Violations, limits};
+use crate::asset::{CHECKSUM_SRI, DIRECTORY, Integrity, OriginHeaders, Qualifiers, Role};
+use crate::proto::asset::Qualifier;
+
+const NAME: &str = "qualifiers.name";
+const VALUE: &str = "qualifiers.value";
+
+/// The one kind of name that may occur twice: Bazel sends it once per value of
+/// a header (V4).
+const REPEATABLE: &str = "http_header_url:";
+
+/// Longest part of a name that is shown.
+const SHOWN: usize = 120;
+
+/// Both classes of qualifiers of a request with `uris` URIs.
+pub(super) fn split(
+    wire: &[Qualifier],
+    uris: usize,
+    bad: &mut Violations,
+) -> (Qualifiers, OriginHeaders) {
+    if !within_limits(wire, bad) {
+        return <_>::default();
+    }
+    let mut seen = BTreeSet::new();
+    let mut doubled = BTreeSet::new();
+    let mut identity = Vec::new();
+    let mut headers = OriginHeaders::default();
+    for Qualifier { name, value } in wire {
+        if name.is_empty() {
+            bad.add(NAME, "a qualifier needs a name");
+        } else if !name.starts_with(REPEATABLE) && !seen.insert(name) {
+            if doubled.insert(name) {
+                bad.add(NAME, format!("{:?} occurs more than once", shown(name)));
+            }
+        } else if Role::of(name) == Role::Credential {
+            bad.check(NAME, headers.insert(name, value, uris));
+        } else if name == DIRECTORY {
+            let path = bad.check(VALUE, directory(value)).unwrap_or_default();
+            identity.push((name.clone(), path.to_owned()));
+        } else {
+            identity.push((name.clone(), value.clone()));
+        }
+    }
+    let identity = Qualifiers::new(identity);
+    (bad.check(NAME, identity).unwrap_or_default(), headers)
+}
+
+/// The parsed `checksum.sri`, if there is one.
+pub(super) fn integrity(qualifiers: &Qualifiers, bad: &mut Violations) -> Option<Integrity> {
+    let value = qualifiers.get(CHECKSUM_SRI)?;
+    bad.check(VALUE, Integrity::parse(value))
+}
+
+fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
+    let before = bad.0.len();
+    for (role, what, most, most_bytes) in [
+        (
+            Role::Identity,
+            "qualifiers",
+            limits::IDENTITY,
+            limits::IDENTITY_BYTES,
+        ),
+        (
+            Role::Credential,
+            "header qualifiers",
+            limits::HEADERS,
+            limits::HEADER_BYTES,
+        ),
+    ] {
+        let of_role = wire.iter().filter(|q| Role::of(&q.name) == role);
+        let (count, bytes) = of_role.fold((0, 0), |(count, bytes), q| {
+            (count + 1, bytes + q.name.len() + q.value.len())
+        });
+        if count > most {
+            bad.add(
+                "qualifiers",
+                format!("{count} {what}; at most {most} are accepted"),
+            );
+        }
+        if bytes > most_bytes {
+            let said = format!("{bytes} bytes of {what}; at most {most_bytes} are accepted");
+            bad.add("qualifiers", said);
+        }
+    }
+    bad.0.len() == before
+}
+
+/// A relative path without a trailing slash; one such slash is passed over,
+/// as some clients write it (L4).
+fn directory(value: &str) -> Result<&str, &'static str> {
+    let path = value.strip_suffix('/').unwrap_or(value);
+    if value.starts_with('/') {
+        return Err("directory is a path relative to the root of the asset, not an absolute one");
+    }
+    if path
+        .split('/')
+        .any(|segment| matches!(segment, "" | "." | ".."))
+    {
+        return Err("directory cannot have empty, \".\" or \"..\" segments");
+    }
+    Ok(path)
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l4_directory_paths() {
+        assert_eq!(directory("a/b"), Ok("a/b"));
+        assert_eq!(directory("a/b/"), Ok("a/b"));
+        for bad in ["", "/", "/a", "a//", "a//b", ".", "a/./b", "../a", "a/.."] {
+            assert!(directory(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! FetchBlob and FetchDirectory: two names for one function.
+//!
+//! Not for: decisions. Those are in `resolver` and `status.rs`.
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::convert::FetchMessage;
+use super::status::{ErrorSettings, Verdict};
+use super::{note_caller, note_failure};
+use crate::asset::{AssetKind, Qualifiers, Uri};
+use crate::call::Call;
+use crate::digest::{Digest, DigestFunction};
+use crate::fetcher::Fetcher;
+use crate::proto::asset::fetch_server::Fetch;
+use crate::proto::asset::{
+    self, FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse,
+};
+use crate::resolver::{Announce, Answer, Query, Resolver};
+use crate::store::AssetStore;
+use crate::upstream::CallContext;
+
+/// The Fetch service.
+pub(super) struct FetchService<S, F, A> {
+    resolver: Resolver<S, F, A>,
+    errors: ErrorSettings,
+}
+
+/// What both responses are made of.
+#[derive(Default)]
+struct Reply {
+    status: tonic_types::Status,
+    uri: Bytes,
+    qualifiers: Vec<asset::Qualifier>,
+    digest: Option<Digest>,
+    digest_function: i32,
+}
+
+impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
+    pub(super) fn new(resolver: Resolver<S, F, A>, errors: ErrorSettings) -> Self {
+        Self { resolver, errors }
+    }
+
+    async fn answer<M>(&self, kind: AssetKind, request: Request<M>) -> Result<Reply, Status>
+    where
+        FetchMessage: From<M>,
+    {
+        let call = Call::of(request.extensions());
+        let caller = Caller::of(request.metadata());
+        let context = CallContext::from_caller(request.metadata());
+        let message = FetchMessage::from(request.into_inner());
+        let uris = message.uris();
+        note_caller(&call, &caller, kind, uris.first());
+        let query = message.to_query(kind);
+        let query = query.map_err(|invalid| super::refuse(&call, &invalid))?;
+        let function = query.request.scope.function;
+        match self.fetch(&context, query).await {
+            Ok(answer) => Ok(success(&call, &uris, function, answer)),
+            Err(verdict) => {
+                let inline = verdict.inline && self.errors.inline_for(&caller, &uris);
+                let verdict = verdict.locate(&uris, call.id());
+                note_failure(&call, &verdict, inline);
+                if inline {
+                    Ok(failure(&uris, function, &verdict))
+                } else {
+                    Err(verdict.to_status())
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, Verdict> {
+        let answer = self.resolver.fetch(context, query).await;
+        answer.map_err(|error| Verdict::from(&error))
+    }
+}
+
+fn success(call: &Call, uris: &[Uri], function: DigestFunction, answer: Answer) -> Reply {
+    let uri = answer.uri_index.and_then(|index| uris.get(index));
+    call.note(|report| {
+        report.outcome = answer.outcome.name();
+        report.bytes = answer.digest.size();
+        report.origin_bytes = answer.stats.origin_bytes;
+        report.attempts = answer.stats.attempts;
+        if let Some(uri) = uri {
+            report.uri = uri.redacted();
+            report.origin_host = uri.host().unwrap_or_default();
+        }
+    });
+    Reply {
+        // Present with code 0 (S10).
+        status: tonic_types::Status::default(),
+        uri: uri.map(Uri::to_wire).unwrap_or_default(),
+        qualifiers: wire_qualifiers(&answer.qualifiers),
+        digest: Some(answer.digest),
+        digest_function: function.to_wire(),
+    }
+}
+
+/// A failure carries a URI, for the client's events, and never a digest.
+fn failure(uris: &[Uri], function: DigestFunction, verdict: &Verdict) -> Reply {
+    let uri = uris.get(verdict.uri_index);
+    Reply {
+        status: verdict.to_message(),
+        uri: uri.map(Uri::to_wire).unwrap_or_default(),
+        digest_function: function.to_wire(),
+        ..Reply::default()
+    }
+}
+
+fn wire_qualifiers(qualifiers: &Qualifiers) -> Vec<asset::Qualifier> {
+    let wire = qualifiers.iter().map(|q| asset::Qualifier {
+        name: q.name.clone(),
+        value: q.value.clone(),
+    });
+    wire.collect()
+}
+
+#[tonic::async_trait]
+impl<S: AssetStore, F: Fetcher, A: Announce> Fetch for FetchService<S, F, A> {
+    async fn fetch_blob(
+        &self,
+        request: Request<FetchBlobRequest>,
+    ) -> Result<Response<FetchBlobResponse>, Status> {
+        let reply = self.answer(AssetKind::Blob, request).await?;
+        Ok(Response::new(FetchBlobResponse {
+            status: Some(reply.status),
+            uri: reply.uri,
+            qualifiers: reply.qualifiers,
+            // A minimum availability, which no cache promises (N10).
+            expires_at: None,
+            blob_digest: reply.digest.map(|digest| digest.to_wire()),
+            digest_function: reply.digest_function,
+        }))
+    }
+
+    async fn fetch_directory(
+        &self,
+        request: Request<FetchDirectoryRequest>,
+    ) -> Result<Response<FetchDirectoryResponse>, Status> {
+        let reply = self.answer(AssetKind::Directory, request).await?;
+        Ok(Response::new(FetchDirectoryResponse {
+            status: Some(reply.status),
+            uri: reply.uri,
+            qualifiers: reply.qualifiers,
+            expires_at: None,
+            root_directory_digest: reply.digest.map(|digest| digest.to_wire()),
+            digest_function: reply.digest_function,
+        }))
+    }
+}

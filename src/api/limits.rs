@@ -1,0 +1,13 @@
+//! How much one request may hold (conformance V6). Generous: Bazel sends one
+//! header qualifier per mirror and header.
+
+/// URIs.
+pub(super) const URIS: usize = 64;
+/// Identity qualifiers.
+pub(super) const IDENTITY: usize = 32;
+/// Bytes of all identity qualifiers together.
+pub(super) const IDENTITY_BYTES: usize = 16 << 10;
+/// Header and credential qualifiers.
+pub(super) const HEADERS: usize = 1024;
+/// Bytes of all header and credential qualifiers together.
+pub(super) const HEADER_BYTES: usize = 64 << 10;

@@ -1,0 +1,78 @@
+//! PushBlob and PushDirectory: two names for one function.
+//!
+//! Not for: decisions. Those are in `resolver` and `status.rs`.
+
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::convert::PushMessage;
+use super::status::Verdict;
+use super::{note_caller, note_failure, refuse};
+use crate::asset::AssetKind;
+use crate::call::Call;
+use crate::fetcher::Fetcher;
+use crate::proto::asset::push_server::Push;
+use crate::proto::asset::{
+    PushBlobRequest, PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse,
+};
+use crate::resolver::{Announce, ResolveError, Resolver};
+use crate::store::AssetStore;
+use crate::upstream::CallContext;
+
+/// The Push service.
+pub(super) struct PushService<S, F, A> {
+    resolver: Resolver<S, F, A>,
+}
+
+impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
+    pub(super) fn new(resolver: Resolver<S, F, A>) -> Self {
+        Self { resolver }
+    }
+
+    async fn record<M>(&self, kind: AssetKind, request: Request<M>) -> Result<(), Status>
+    where
+        PushMessage: From<M>,
+    {
+        let call = Call::of(request.extensions());
+        let caller = Caller::of(request.metadata());
+        let context = CallContext::from_caller(request.metadata());
+        let message = PushMessage::from(request.into_inner());
+        let uris = message.uris();
+        note_caller(&call, &caller, kind, uris.first());
+        let fail = |error: ResolveError| {
+            let verdict = Verdict::from(&error).locate(&uris, call.id());
+            note_failure(&call, &verdict, false);
+            verdict.to_status()
+        };
+        if !self.resolver.accepts_pushes() {
+            // Before the request is looked at: whoever probes with an empty
+            // request learns at start-up that pushing will not work.
+            return Err(fail(ResolveError::PushDisabled));
+        }
+        let push = message.to_push(kind);
+        let push = push.map_err(|invalid| refuse(&call, &invalid))?;
+        call.note(|report| report.bytes = push.digest.size());
+        self.resolver.push(&context, push).await.map_err(fail)?;
+        call.note(|report| report.outcome = "pushed");
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl<S: AssetStore, F: Fetcher, A: Announce> Push for PushService<S, F, A> {
+    async fn push_blob(
+        &self,
+        request: Request<PushBlobRequest>,
+    ) -> Result<Response<PushBlobResponse>, Status> {
+        self.record(AssetKind::Blob, request).await?;
+        Ok(Response::new(PushBlobResponse {}))
+    }
+
+    async fn push_directory(
+        &self,
+        request: Request<PushDirectoryRequest>,
+    ) -> Result<Response<PushDirectoryResponse>, Status> {
+        self.record(AssetKind::Directory, request).await?;
+        Ok(Response::new(PushDirectoryResponse {}))
+    }
+}

@@ -1,0 +1,309 @@
+//! The one place where an error becomes a status: which code, with which
+//! details, inside the answer or as the call's own (the table of DESIGN 6).
+//!
+//! # Why two channels
+//!
+//! The API wants failures outside the server's control *inside* an OK answer.
+//! Bazel before 8.2 ignores them there and, without a checksum, builds with an
+//! empty file; so such clients get every failure as the call's status.
+//!
+//! Not for: finding out what is wrong with a request (`convert.rs`).
+
+use std::time::Duration;
+
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
+
+use super::caller::Caller;
+use super::convert::Invalid;
+use crate::asset::Uri;
+use crate::fetcher::{Failure, FetchError};
+use crate::resolver::ResolveError;
+use crate::upstream;
+
+/// How long a client is asked to wait when nobody says.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// URIs of BuildStream 1, which ignores failures inside an OK answer.
+const BUILDSTREAM_1: &[u8] = b"urn:fdc:buildstream.build:2020:v1:";
+
+/// Where a failure the API wants inside the answer goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorMode {
+    /// Decided by what the client says of itself.
+    #[default]
+    Auto,
+    /// Always inside the answer.
+    Inline,
+    /// Always the call's own status.
+    Grpc,
+}
+
+/// Settings of the error channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorSettings {
+    /// Where failures go.
+    pub mode: ErrorMode,
+    /// Tools that get every failure as the call's status in [`ErrorMode::Auto`].
+    pub grpc_clients: Vec<String>,
+}
+
+impl Default for ErrorSettings {
+    fn default() -> Self {
+        Self {
+            mode: ErrorMode::Auto,
+            grpc_clients: vec!["please".to_owned()],
+        }
+    }
+}
+
+impl ErrorSettings {
+    /// Whether this caller gets failures inside the answer.
+    pub(super) fn inline_for(&self, caller: &Caller, uris: &[Uri]) -> bool {
+        match self.mode {
+            ErrorMode::Inline => true,
+            ErrorMode::Grpc => false,
+            ErrorMode::Auto => {
+                let named = |tool: &String| tool.eq_ignore_ascii_case(&caller.tool);
+                !(caller.is_bazel_before_8_2()
+                    || self.grpc_clients.iter().any(named)
+                    || uris.iter().any(|u| u.to_wire().starts_with(BUILDSTREAM_1)))
+            }
+        }
+    }
+}
+
+/// What is said about an error.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) code: Code,
+    /// Whether the API wants it inside the answer.
+    pub(super) inline: bool,
+    /// The URI of the request it is about.
+    pub(super) uri_index: usize,
+    message: String,
+    details: ErrorDetails,
+    /// Details of the cache's own status, passed on as they are.
+    passed_on: Vec<prost_types::Any>,
+}
+
+impl Verdict {
+    fn new(code: Code, message: impl ToString) -> Self {
+        Self {
+            code,
+            inline: false,
+            uri_index: 0,
+            message: message.to_string(),
+            details: ErrorDetails::new(),
+            passed_on: Vec::new(),
+        }
+    }
+
+    fn inline(self) -> Self {
+        Self {
+            inline: true,
+            ..self
+        }
+    }
+
+    fn retry_after(mut self, delay: Option<Duration>) -> Self {
+        self.details
+            .set_retry_info(Some(delay.unwrap_or(RETRY_DELAY)));
+        self
+    }
+
+    fn violation(mut self, field: &str, description: impl Into<String>) -> Self {
+        self.details.add_bad_request_violation(field, description);
+        self
+    }
+
+    /// Says which URI it is about and under which id the log has it. URIs are
+    /// shown redacted.
+    pub(super) fn locate(mut self, uris: &[Uri], request_id: &str) -> Self {
+        let uri = uris.get(self.uri_index).map(|uri| uri.redacted());
+        if let Some(uri) = uri.filter(|uri| !self.message.contains(uri.as_str())) {
+            let more = match uris.len() {
+                0 | 1 => String::new(),
+                n => format!(" (one of {n} URIs)"),
+            };
+            self.message = format!("{uri}{more}: {}", self.message);
+        }
+        self.message.push_str(&format!(" [request {request_id}]"));
+        self
+    }
+
+    /// How logs and metrics call it: nothing there, somebody refused, or
+    /// something broken.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.code {
+            Code::NotFound => "miss",
+            Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::Unimplemented => "refused",
+            _ => "failed",
+        }
+    }
+
+    /// The code as gRPC spells it.
+    pub(super) fn code_name(&self) -> &'static str {
+        crate::call::code_name(self.code)
+    }
+
+    /// For people, without the code.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// As `google.rpc.Status`, for an answer's `status` field.
+    pub(super) fn to_message(&self) -> tonic_types::Status {
+        let status = Status::with_error_details(self.code, &self.message, self.details.clone());
+        let mut message = tonic_types::Status::decode(status.details()).unwrap_or_default();
+        message.code = self.code as i32;
+        message.message.clone_from(&self.message);
+        message.details.extend(self.passed_on.iter().cloned());
+        message
+    }
+
+    /// As the status of the call.
+    pub(super) fn to_status(&self) -> Status {
+        let message = self.to_message();
+        if message.details.is_empty() {
+            return Status::new(self.code, &self.message);
+        }
+        Status::with_details(self.code, &self.message, message.encode_to_vec().into())
+    }
+}
+
+impl From<&Invalid> for Verdict {
+    fn from(invalid: &Invalid) -> Self {
+        let said = invalid.violations().iter().map(|v| {
+            let field: &str = &v.field;
+            format!("{field}: {}", v.description)
+        });
+        let said: Vec<String> = said.collect();
+        let mut verdict = Self::new(Code::InvalidArgument, said.join("; "));
+        let details: Vec<FieldViolation> = invalid.violations().to_vec();
+        verdict.details.set_bad_request(details);
+        verdict
+    }
+}
+
+impl From<&ResolveError> for Verdict {
+    fn from(error: &ResolveError) -> Self {
+        use ResolveError as E;
+        match error {
+            E::NotFound(reason) => Self::new(Code::NotFound, reason).inline(),
+            E::Unsupported(names) => {
+                let verdict = Self::new(Code::InvalidArgument, error);
+                names.iter().fold(verdict, |verdict, name| {
+                    verdict.violation("qualifiers.name", format!("\"{name}\" not supported"))
+                })
+            }
+            E::NotAnnounced { .. } | E::NotComputable(_) => {
+                let verdict = Self::new(Code::InvalidArgument, error);
+                verdict.violation("digest_function", error.to_string())
+            }
+            E::Digest(cause) => {
+                let verdict = Self::new(Code::InvalidArgument, error);
+                verdict.violation("digest", cause.to_string())
+            }
+            // Not UNIMPLEMENTED: BuildStream 1 would look for an older service.
+            E::PushDisabled => Self::new(Code::PermissionDenied, error),
+            E::Missing { function, digests } => {
+                let mut verdict = Self::new(Code::FailedPrecondition, error);
+                let violations = digests.iter().map(|digest| {
+                    let subject = format!("blobs/{}", digest.resource_name(*function));
+                    PreconditionViolation::new("MISSING", subject, "not in the CAS")
+                });
+                let violations: Vec<PreconditionViolation> = violations.collect();
+                verdict.details.set_precondition_failure(violations);
+                verdict
+            }
+            E::NotADirectory { .. } => {
+                let verdict = Self::new(Code::InvalidArgument, error);
+                verdict.violation("root_directory_digest", error.to_string())
+            }
+            E::TreeTooLarge(_) => Self::new(Code::ResourceExhausted, error),
+            E::Fetch(error) => fetch(error),
+            E::Upstream(error) => cache(error),
+            E::Stopped => Self::new(Code::Unavailable, error).retry_after(None),
+            E::Panicked => Self::new(Code::Internal, error),
+        }
+    }
+}
+
+fn fetch(error: &FetchError) -> Verdict {
+    match error {
+        FetchError::Origin {
+            failure,
+            uri_index,
+            message,
+        } => Verdict {
+            uri_index: *uri_index,
+            ..origin(failure, message)
+        },
+        FetchError::Upstream(error) => cache(error),
+        FetchError::Internal(reason) => Verdict::new(Code::Internal, reason),
+    }
+}
+
+fn origin(failure: &Failure, message: &str) -> Verdict {
+    let verdict = |code| Verdict::new(code, message);
+    match failure {
+        Failure::NotFound => verdict(Code::NotFound).inline(),
+        Failure::Refused | Failure::Disallowed => verdict(Code::PermissionDenied).inline(),
+        // A 400 or an answer that makes no sense: there is no usable asset at
+        // this address. The other codes for inside the answer would say that
+        // somebody was refused, or make clients try again at once.
+        Failure::Unusable => verdict(Code::NotFound).inline(),
+        Failure::TooLarge => verdict(Code::ResourceExhausted).inline(),
+        Failure::Mismatch | Failure::Truncated => verdict(Code::Aborted).inline(),
+        Failure::TimedOut => verdict(Code::DeadlineExceeded).inline(),
+        Failure::TooManyRequests { retry_after } => {
+            verdict(Code::ResourceExhausted).retry_after(*retry_after)
+        }
+        Failure::Unavailable { retry_after } => {
+            verdict(Code::Unavailable).retry_after(*retry_after)
+        }
+    }
+}
+
+/// The cache's own code, with its details, if it answered; never inside the
+/// answer, as clients do not retry those.
+fn cache(error: &upstream::Error) -> Verdict {
+    use upstream::Error as E;
+    match error {
+        E::Status { status, .. } => {
+            let theirs = tonic_types::Status::decode(status.details()).unwrap_or_default();
+            let verdict = Verdict {
+                passed_on: theirs.details,
+                ..Verdict::new(status.code(), error)
+            };
+            let unavailable = status.code() == Code::Unavailable;
+            if unavailable && status.get_details_retry_info().is_none() {
+                return verdict.retry_after(None);
+            }
+            verdict
+        }
+        E::Malformed { .. } | E::Corrupt(_) | E::Source(_) => Verdict::new(Code::Internal, error),
+        E::UnsupportedFunction(_) => {
+            let verdict = Verdict::new(Code::InvalidArgument, error);
+            verdict.violation("digest_function", error.to_string())
+        }
+        E::TooLarge { .. } => Verdict::new(Code::ResourceExhausted, error).inline(),
+    }
+}
+
+/// A cache that could not be asked for its health at all.
+pub(super) fn unreachable(error: tower::BoxError) -> Status {
+    match error.downcast::<Status>() {
+        Ok(status) => *status,
+        Err(error) => Status::unavailable(format!("the cache cannot be asked: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

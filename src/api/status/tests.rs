@@ -1,0 +1,186 @@
+//! The whole table, one row per variant.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::digest::{self, Digest, DigestFunction};
+
+fn digest() -> Digest {
+    Digest::of(DigestFunction::Sha256, b"x").unwrap()
+}
+
+fn origin(failure: Failure) -> ResolveError {
+    ResolveError::Fetch(FetchError::Origin {
+        failure,
+        uri_index: 0,
+        message: "m".into(),
+    })
+}
+
+fn cache(error: upstream::Error) -> ResolveError {
+    ResolveError::Upstream(error)
+}
+
+/// Every variant with its code and whether it goes inside the answer.
+fn table() -> Vec<(ResolveError, Code, bool)> {
+    use ResolveError as E;
+    use upstream::Error as U;
+    let status = |code| U::from_status("Get", Status::new(code, "m"));
+    vec![
+        (E::NotFound("m".into()), Code::NotFound, true),
+        (
+            E::Unsupported(vec!["foo".into()]),
+            Code::InvalidArgument,
+            false,
+        ),
+        (
+            E::NotAnnounced {
+                function: DigestFunction::Md5,
+                announced: Arc::from([DigestFunction::Sha256]),
+            },
+            Code::InvalidArgument,
+            false,
+        ),
+        (
+            E::NotComputable(DigestFunction::Vso),
+            Code::InvalidArgument,
+            false,
+        ),
+        (
+            E::Digest(digest::Error::Missing),
+            Code::InvalidArgument,
+            false,
+        ),
+        (E::PushDisabled, Code::PermissionDenied, false),
+        (
+            E::Missing {
+                function: DigestFunction::Sha256,
+                digests: vec![digest()],
+            },
+            Code::FailedPrecondition,
+            false,
+        ),
+        (
+            E::NotADirectory {
+                digest: digest(),
+                reason: "m".into(),
+            },
+            Code::InvalidArgument,
+            false,
+        ),
+        (E::TreeTooLarge("m".into()), Code::ResourceExhausted, false),
+        (E::Stopped, Code::Unavailable, false),
+        (E::Panicked, Code::Internal, false),
+        (origin(Failure::NotFound), Code::NotFound, true),
+        (origin(Failure::Refused), Code::PermissionDenied, true),
+        (origin(Failure::Disallowed), Code::PermissionDenied, true),
+        (origin(Failure::Unusable), Code::NotFound, true),
+        (origin(Failure::TooLarge), Code::ResourceExhausted, true),
+        (origin(Failure::Mismatch), Code::Aborted, true),
+        (origin(Failure::Truncated), Code::Aborted, true),
+        (origin(Failure::TimedOut), Code::DeadlineExceeded, true),
+        (
+            origin(Failure::TooManyRequests { retry_after: None }),
+            Code::ResourceExhausted,
+            false,
+        ),
+        (
+            origin(Failure::Unavailable { retry_after: None }),
+            Code::Unavailable,
+            false,
+        ),
+        (
+            E::Fetch(FetchError::Upstream(status(Code::Unavailable))),
+            Code::Unavailable,
+            false,
+        ),
+        (
+            E::Fetch(FetchError::Internal("m".into())),
+            Code::Internal,
+            false,
+        ),
+        (cache(status(Code::Unavailable)), Code::Unavailable, false),
+        (cache(status(Code::NotFound)), Code::NotFound, false),
+        (
+            cache(status(Code::Unauthenticated)),
+            Code::Unauthenticated,
+            false,
+        ),
+        (
+            cache(U::Malformed {
+                method: "Get",
+                reason: "m".into(),
+            }),
+            Code::Internal,
+            false,
+        ),
+        (cache(U::Corrupt(digest())), Code::Internal, false),
+        (
+            cache(U::UnsupportedFunction(DigestFunction::Vso)),
+            Code::InvalidArgument,
+            false,
+        ),
+        (
+            cache(U::TooLarge { size: 2, limit: 1 }),
+            Code::ResourceExhausted,
+            true,
+        ),
+        (cache(U::Source("m".into())), Code::Internal, false),
+    ]
+}
+
+#[test]
+fn every_variant_has_its_row() {
+    for (error, code, inline) in table() {
+        let verdict = Verdict::from(&error);
+        assert_eq!((verdict.code, verdict.inline), (code, inline), "{error:?}");
+        let status = verdict.locate(&[Uri::new("urn:x")], "id").to_status();
+        assert_eq!(status.code(), code);
+        assert!(status.message().contains("[request id]"), "{status}");
+        let details = status.get_error_details();
+        let asks_to_retry = details.retry_info().is_some();
+        let retried = code == Code::Unavailable || status.message().contains("429");
+        assert!(asks_to_retry || !retried, "{error:?}");
+        assert_eq!(
+            details.bad_request().is_some(),
+            code == Code::InvalidArgument
+        );
+    }
+}
+
+#[test]
+fn both_channels_say_the_same() {
+    for (error, code, _) in table() {
+        let verdict = Verdict::from(&error);
+        let message = verdict.to_message();
+        assert_eq!(message.code, code as i32);
+        assert_eq!(message.message, verdict.message());
+        assert_eq!(verdict.to_status().message(), verdict.message());
+    }
+}
+
+#[test]
+fn the_caches_own_details_are_passed_on() {
+    let theirs = Status::with_error_details(
+        Code::FailedPrecondition,
+        "no",
+        ErrorDetails::with_precondition_failure_violation("MISSING", "blobs/x/1", "gone"),
+    );
+    let error = cache(upstream::Error::from_status("Update", theirs));
+    let status = Verdict::from(&error).to_status();
+    let details = status.get_details_precondition_failure().unwrap();
+    assert_eq!(details.violations[0].subject, "blobs/x/1");
+}
+
+#[test]
+fn a_uri_is_named_once_and_redacted() {
+    let uris = [Uri::new("https://u:p@h/a"), Uri::new("https://h/b")];
+    let verdict = Verdict::from(&ResolveError::NotFound("gone".into()));
+    let said = verdict.locate(&uris, "7").message().to_owned();
+    assert_eq!(said, "https://h/a (one of 2 URIs): gone [request 7]");
+    let verdict = Verdict::from(&ResolveError::NotFound("https://h/a: 404".into()));
+    assert_eq!(
+        verdict.locate(&uris, "7").message(),
+        "https://h/a: 404 [request 7]"
+    );
+}

@@ -1,0 +1,129 @@
+//! Part A, section 9, and H5.
+
+use super::*;
+use crate::asset::KeySpace;
+use crate::store;
+
+#[tokio::test]
+async fn p1_p2_exactly_the_pushed_qualifiers() {
+    let server = Server::new();
+    let with = [("a", "1"), ("b", "2")];
+    server.push(push(&[URN], &with, b"x")).await.unwrap();
+    assert_eq!(
+        digest(server.fetch(blob(&[URN], &with)).await),
+        sha256(b"x")
+    );
+    for other in [
+        &[("a", "1"), ("b", "2"), ("c", "3")][..],
+        &[("a", "1"), ("b", "3")],
+    ] {
+        assert_eq!(
+            inline(server.fetch(blob(&[URN], other)).await).0,
+            Code::NotFound
+        );
+    }
+}
+
+#[tokio::test]
+async fn p4_pushing_can_be_switched_off() {
+    let mut server = Server::new();
+    server.settings.push = false;
+    // The probe too: a client learns at start-up.
+    let answer = server.push(PushBlobRequest::default()).await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    assert_eq!(
+        code(server.push(push(&[URN], &[], b"x")).await),
+        Code::PermissionDenied
+    );
+    let answer = server.push_directory(push_directory(&[URN], b"x")).await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    assert!(server.world.store.puts.lock().is_empty());
+}
+
+#[tokio::test]
+async fn p5_absent_content_is_named() {
+    let server = Server::new();
+    server.world.store.gone.lock().insert(domain(b"x"));
+    let status = server.push(push(&[URN], &[], b"x")).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let details = status.get_details_precondition_failure().unwrap();
+    assert_eq!(details.violations.len(), 1);
+    assert_eq!(details.violations[0].r#type, "MISSING");
+    let want = format!("blobs/{}", domain(b"x"));
+    assert_eq!(details.violations[0].subject, want);
+
+    let mut message = push(&[URN], &[], b"x");
+    message.digest_function = DigestFunction::Blake3.to_wire();
+    let status = server.push(message).await.unwrap_err();
+    let details = status.get_details_precondition_failure().unwrap();
+    assert_eq!(
+        details.violations[0].subject,
+        format!("blobs/blake3/{}", domain(b"x"))
+    );
+    assert!(
+        server.world.store.entries.lock().is_empty(),
+        "nothing stored"
+    );
+}
+
+#[tokio::test]
+async fn p6_what_is_no_directory() {
+    let server = Server::new();
+    let error = store::Error::NotADirectory(domain(b"x"), "it holds text".into());
+    *server.world.store.put_error.lock() = Some(error);
+    let said = violations(server.push_directory(push_directory(&[URN], b"x")).await);
+    assert_eq!(said[0].0, "root_directory_digest");
+    assert!(said[0].1.contains("it holds text"), "{said:?}");
+}
+
+#[tokio::test]
+async fn p9_the_last_push_wins() {
+    let server = Server::new();
+    for content in [&b"a"[..], b"a", b"b"] {
+        server.push(push(&[URN], &[], content)).await.unwrap();
+        assert_eq!(
+            digest(server.fetch(blob(&[URN], &[])).await),
+            sha256(content)
+        );
+    }
+}
+
+#[tokio::test]
+async fn h5_the_pushed_qualifiers_come_back() {
+    let server = Server::new();
+    let with = [
+        ("b", "2"),
+        ("a", "1"),
+        ("http_header:Authorization", "s3cret"),
+    ];
+    server.push(push(&[URN], &with, b"x")).await.unwrap();
+    let answer = server.fetch(blob(&[URN], &with[..2])).await.unwrap();
+    assert_eq!(answer.qualifiers, qualifiers(&[("a", "1"), ("b", "2")]));
+}
+
+#[tokio::test]
+async fn one_key_per_uri_in_request_order_and_never_a_checksum_key() {
+    let server = Server::new();
+    let claimed = sri(DigestFunction::Sha256, b"x");
+    let mut message = push(&["urn:a", "urn:b"], &[("checksum.sri", &claimed)], b"x");
+    message.references_blobs = vec![sha256(b"ref"), sha256(b"")];
+    message.references_directories = vec![sha256(b"dir")];
+    server.push(message).await.unwrap();
+    let puts = server.world.store.puts.lock().clone();
+    let keys: Vec<String> = puts[0]
+        .iter()
+        .map(|key| match &key.space {
+            KeySpace::Exact { uri, .. } => uri.redacted(),
+            KeySpace::Checksum { .. } => "a claim is not a checksum".into(),
+        })
+        .collect();
+    assert_eq!(keys, ["urn:a", "urn:b"]);
+    let entry = server.world.store.entries.lock()[&puts[0][0]].clone();
+    assert_eq!(entry.verified, []);
+    assert_eq!(
+        entry.referenced_blobs,
+        [domain(b"ref")],
+        "the empty blob needs no keeping"
+    );
+    assert_eq!(entry.referenced_directories, [domain(b"dir")]);
+}

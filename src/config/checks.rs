@@ -1,0 +1,189 @@
+//! Settings that contradict each other, and files that are not what they
+//! should be.
+//!
+//! Not for: single values (`values`).
+//! Called by: `config`.
+
+use std::path::Path;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::layers::{Layers, Raw};
+use super::problem::{Place, Problems};
+use super::settings::Config;
+use super::values::UpstreamUrl;
+
+/// Notes everything that does not go together.
+pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
+    let mut check = Check { layers, problems };
+    check.listener_tls();
+    check.upstream_tls(config);
+    check.borrowed_identity(config);
+    check.fetch(config);
+    for key in [
+        "listen.tls.cert",
+        "listen.tls.client_ca",
+        "upstream.ca",
+        "upstream.client_cert",
+        "fetch.ca",
+    ] {
+        check.pem(key, "certificate", |path| {
+            CertificateDer::pem_file_iter(path)
+                .map(|mut found| found.next().is_some_and(|certificate| certificate.is_ok()))
+        });
+    }
+    for key in ["listen.tls.key", "upstream.client_key"] {
+        check.pem(key, "private key", |path| {
+            PrivateKeyDer::from_pem_file(path).map(|_| true)
+        });
+    }
+}
+
+struct Check<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Problems,
+}
+
+impl Check<'_> {
+    fn has(&self, key: &str) -> bool {
+        self.layers.effective(key).is_some()
+    }
+
+    /// `key` is set and means nothing without `other`.
+    fn needs(&mut self, key: &str, other: &str, why: &str) {
+        if self.has(key) && !self.has(other) {
+            let place = self.layers.place(&[key]);
+            self.problems
+                .add(place, format!("`{key}` needs `{other}`{why}"));
+        }
+    }
+
+    fn listener_tls(&mut self) {
+        self.needs("listen.tls.cert", "listen.tls.key", "");
+        self.needs("listen.tls.key", "listen.tls.cert", "");
+        let why = ": only a TLS listener sees client certificates";
+        self.needs("listen.tls.client_ca", "listen.tls.cert", why);
+    }
+
+    fn upstream_tls(&mut self, config: &Config) {
+        self.needs("upstream.client_cert", "upstream.client_key", "");
+        self.needs("upstream.client_key", "upstream.client_cert", "");
+        const TLS: [&str; 4] = [
+            "upstream.ca",
+            "upstream.client_cert",
+            "upstream.client_key",
+            "upstream.server_name",
+        ];
+        // A URL that could not be read was reported, and might be the TLS one.
+        let (stated, read) = (
+            self.url_count(),
+            config.upstream.as_ref().map_or(0, |u| u.urls.len()),
+        );
+        let tls = config
+            .upstream
+            .iter()
+            .flat_map(|upstream| &upstream.urls)
+            .any(|url| matches!(url, UpstreamUrl::Tls(_)));
+        for key in TLS.into_iter().chain(["upstream.authority"]) {
+            let place = self.layers.place(&[key]);
+            if stated == 0 && self.has(key) {
+                let text =
+                    format!("`{key}` needs `upstream.url`: the embedded cache has no use for it");
+                self.problems.add(place, text);
+            } else if stated == read && !tls && key != "upstream.authority" && self.has(key) {
+                self.problems.add(
+                    place,
+                    format!("`{key}` needs a `grpcs://` URL in `upstream.url`"),
+                );
+            }
+        }
+    }
+
+    fn fetch(&mut self, config: &Config) {
+        let fetch = &config.fetch;
+        // Zero is the placeholder of a time that could not be read.
+        if fetch.timeout > fetch.max_timeout && !fetch.max_timeout.is_zero() {
+            let place = self.later("fetch.timeout", "fetch.max_timeout");
+            let text = "`fetch.timeout` must not be longer than `fetch.max_timeout`";
+            self.problems.add(place, text);
+        }
+        if !fetch.spool_dir.as_os_str().is_empty() && !fetch.spool_dir.is_dir() {
+            let place = self.layers.place(&["fetch.spool_dir"]);
+            let shown = fetch.spool_dir.display();
+            self.problems.add(
+                place,
+                format!("`fetch.spool_dir`: {shown} is not a directory"),
+            );
+        }
+    }
+
+    /// Of two keys, the place that was written on top: a default is never it.
+    fn later(&self, a: &str, b: &str) -> Place {
+        self.layers.place(&[a]).max(self.layers.place(&[b]))
+    }
+
+    fn url_count(&self) -> usize {
+        match self.layers.effective("upstream.url") {
+            Some((Raw::List(urls), _)) => urls.len(),
+            Some((Raw::One(_), _)) => 1,
+            None => 0,
+        }
+    }
+
+    /// Promise P5: nobody gets more rights than their own credentials have,
+    /// unless the operator says so.
+    fn borrowed_identity(&mut self, config: &Config) {
+        let lends = self.has("upstream.client_cert") || self.has("upstream.client_key");
+        let demands_mtls = self.has("listen.tls.client_ca");
+        let open = config.listen.address.is_beyond_loopback() && !demands_mtls;
+        if lends && open && !config.allow_anonymous && self.address_was_read(config) {
+            let place = self.layers.place(&["listen.address"]);
+            self.problems.add(
+                place,
+                format!(
+                    "`listen.address` {} can be reached from other machines, and \
+                     `upstream.client_cert` would lend this service's rights to all who call. \
+                     Demand client certificates with `listen.tls.client_ca`, listen on loopback, \
+                     or accept it with `allow_anonymous = true`",
+                    config.listen.address
+                ),
+            );
+        }
+    }
+
+    /// False for the placeholder of an address that could not be read.
+    fn address_was_read(&self, config: &Config) -> bool {
+        config.listen.address != super::settings::Address::default()
+    }
+
+    fn pem<E: std::fmt::Display>(
+        &mut self,
+        key: &str,
+        what: &str,
+        holds: impl Fn(&Path) -> Result<bool, E>,
+    ) {
+        let Some((Raw::One(path), place)) = self.one(key) else {
+            return;
+        };
+        let text = match std::fs::File::open(&path) {
+            // What is not a path was reported, and may be a secret.
+            Err(_) if super::values::path(&path).is_err() => return,
+            Err(error) => format!("`{key}`: {path} cannot be read: {error}"),
+            Ok(_) => match holds(Path::new(&path)) {
+                Ok(true) => return,
+                Ok(false) | Err(_) => format!("`{key}`: {path} holds no {what} in PEM form"),
+            },
+        };
+        self.problems.add(place, text);
+    }
+
+    fn one(&self, key: &str) -> Option<(Raw, Place)> {
+        let (raw, place) = self.layers.effective(key)?;
+        let raw = match raw {
+            Raw::List(texts) => Raw::One(texts.first()?.clone()),
+            Raw::One(_) => raw.clone(),
+        };
+        Some((raw, place.clone()))
+    }
+}

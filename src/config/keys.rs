@@ -1,0 +1,163 @@
+//! Every key there is: its flag, its default, its meaning.
+//!
+//! A key that would do nothing yet is not here, so setting it is an error.
+//! Not for: how values are parsed (`sections`).
+//! Called by: `config`, `file`, `environment`, `show`, `cli`.
+
+use std::path::PathBuf;
+
+use super::layers::{Layers, Raw};
+use super::problem::Place;
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Dotted path in the file.
+    pub name: &'static str,
+    /// The flag for it, or empty.
+    pub flag: &'static str,
+    /// Whether it takes several values.
+    pub list: bool,
+    /// The default as one would write it; empty when there is none.
+    pub default: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+}
+
+const fn one(
+    name: &'static str,
+    flag: &'static str,
+    default: &'static str,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        flag,
+        list: false,
+        default,
+        about,
+    }
+}
+
+const fn list(
+    name: &'static str,
+    flag: &'static str,
+    default: &'static str,
+    about: &'static str,
+) -> Key {
+    Key {
+        name,
+        flag,
+        list: true,
+        default,
+        about,
+    }
+}
+
+/// Stands for the number of processors this process may use.
+const ALL_PROCESSORS: &str = "<processors>";
+/// Stands for the directory of temporary files.
+const TEMPORARY_DIRECTORY: &str = "<temporary>";
+/// Stands for the user's cache directory.
+const CACHE_DIRECTORY: &str = "<cache>";
+
+/// The table. Keys without a section come first, as TOML wants them.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate"),
+    one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
+    one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
+    one("listen.max_connections", "--max-connections", "10000", "client connections at a time"),
+    one("listen.tls.cert", "--tls-cert", "", "PEM certificate chain of this server"),
+    one("listen.tls.key", "--tls-key", "", "its private key"),
+    one("listen.tls.client_ca", "--tls-client-ca", "", "demand client certificates issued by these"),
+    one("admin.address", "--admin-listen", "127.0.0.1:9980", "admin HTTP: HOST:PORT or off"),
+    list("upstream.url", "--upstream", "", "the cache: grpc://, grpcs:// or unix:; none is the embedded cache"),
+    one("upstream.ca", "--upstream-ca", "", "PEM roots for grpcs://, instead of the system's"),
+    one("upstream.client_cert", "--upstream-client-cert", "", "certificate to show to the cache"),
+    one("upstream.client_key", "--upstream-client-key", "", "its private key"),
+    one("upstream.server_name", "--upstream-server-name", "", "name expected in the cache's certificate"),
+    one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
+    one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
+    one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
+    one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; mirrors and retries included"),
+    one("fetch.max_timeout", "", "1h", "the longest time a request gets"),
+    one("fetch.connect_timeout", "", "10s", "for one connection to an origin: name, TCP and TLS"),
+    one("fetch.stall_timeout", "", "60s", "longest silence of an origin"),
+    one("fetch.max_size", "--fetch-max-size", "16GiB", "largest download"),
+    list("fetch.allow_cidr", "--origin-allow-cidr", "", "networks origins may be in although they are not public"),
+    list("fetch.deny_cidr", "--origin-deny-cidr", "", "networks origins may never be in"),
+    one("fetch.ca", "--origin-ca", "", "PEM roots for origins, besides the system's"),
+    one("fetch.max_concurrent", "", "64", "downloads at a time; more wait"),
+    one("fetch.memory", "", "16MiB", "memory all downloads together may hold"),
+    one("fetch.spool_dir", "", TEMPORARY_DIRECTORY, "where large downloads wait for their digest"),
+    one("fetch.spool_size", "", "64GiB", "what these may occupy there"),
+    one("errors.channel", "--errors", "auto", "how origin failures are told: auto, inline or grpc"),
+    list("errors.grpc_clients", "", "please", "tools that get gRPC errors under auto"),
+    one("push.enabled", "", "true", "whether clients may push references"),
+    one("references.namespace", "", "", "keeps references apart from those of other namespaces"),
+    one("drain.timeout", "--drain-timeout", "25s", "how long calls may go on after SIGTERM"),
+    one("drain.delay", "--drain-delay", "0s", "how long after SIGTERM new connections are still taken"),
+    one("log.format", "--log-format", "auto", "auto (text on a terminal, else JSON), text or json"),
+    one("log.level", "--log-level", "info", "error, warn, info, debug or trace"),
+];
+
+/// What a section written as one text stands for: `errors = "grpc"`.
+pub(super) fn shorthand(section: &str) -> Option<&'static Key> {
+    (section == "errors")
+        .then(|| find("errors.channel"))
+        .flatten()
+}
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether some key lies below this path.
+pub(super) fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| {
+        key.name
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+/// The flag of a key.
+pub(super) fn flag_of(name: &str) -> &'static str {
+    find(name).map_or("", |key| key.flag)
+}
+
+/// Lays the defaults down.
+pub(super) fn defaults(environment: &[(String, String)], layers: &mut Layers) {
+    for key in KEYS {
+        let text = match key.default {
+            "" => continue,
+            ALL_PROCESSORS => std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .to_string(),
+            TEMPORARY_DIRECTORY => std::env::temp_dir().display().to_string(),
+            CACHE_DIRECTORY => cache_directory(environment).display().to_string(),
+            text => text.to_owned(),
+        };
+        let raw = if key.list {
+            Raw::List(vec![text])
+        } else {
+            Raw::One(text)
+        };
+        layers.push(key.name, raw, Place::Default);
+    }
+}
+
+/// As the XDG base directory specification has it: a relative path is void.
+/// A user without a home gets a directory beside other temporary files.
+fn cache_directory(environment: &[(String, String)]) -> PathBuf {
+    let absolute = |name: &str| {
+        let (_, value) = environment.iter().find(|(n, _)| n == name)?;
+        Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("assetgate")
+}

@@ -1,0 +1,86 @@
+//! Texts become settings, section by section.
+//!
+//! A section that cannot be read whole still reads its other keys, so that
+//! all mistakes are noted in one pass.
+//! Not for: contradictions (`checks`).
+//! Called by: `config`.
+
+use super::layers::Reader;
+use super::settings::{Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Upstream};
+use super::values as v;
+
+/// Reads every key there is.
+pub(super) fn read(r: &mut Reader<'_>) -> Config {
+    Config {
+        allow_anonymous: r.one("allow_anonymous", v::truth),
+        threads: r.one("threads", v::count),
+        listen: listen(r),
+        admin: r.one("admin.address", v::admin_address),
+        upstream: upstream(r),
+        embedded: Embedded {
+            dir: r.one("embedded.dir", v::path),
+            max_size: r.one("embedded.max_size", v::size),
+        },
+        fetch: fetch(r),
+        errors: Errors {
+            channel: r.one("errors.channel", v::error_channel),
+            grpc_clients: r.list("errors.grpc_clients", v::name),
+        },
+        push_enabled: r.one("push.enabled", v::truth),
+        namespace: r.maybe("references.namespace", v::name).unwrap_or_default(),
+        drain: Drain {
+            timeout: r.one("drain.timeout", v::duration),
+            delay: r.one("drain.delay", v::duration),
+        },
+        log: Log {
+            format: r.one("log.format", v::log_format),
+            level: r.one("log.level", v::log_level),
+        },
+    }
+}
+
+/// Half a TLS set-up counts as none here; `checks` reports it.
+fn listen(r: &mut Reader<'_>) -> Listen {
+    let cert = r.maybe("listen.tls.cert", v::path);
+    let key = r.maybe("listen.tls.key", v::path);
+    let client_ca = r.maybe("listen.tls.client_ca", v::path);
+    Listen {
+        address: r.one("listen.address", v::address),
+        max_connections: r.one("listen.max_connections", v::count),
+        tls: cert.zip(key).map(|(cert, key)| ListenTls {
+            cert,
+            key,
+            client_ca,
+        }),
+    }
+}
+
+fn upstream(r: &mut Reader<'_>) -> Option<Upstream> {
+    let cert = r.maybe("upstream.client_cert", v::path);
+    let key = r.maybe("upstream.client_key", v::path);
+    let upstream = Upstream {
+        urls: r.list("upstream.url", v::upstream_url),
+        ca: r.maybe("upstream.ca", v::path),
+        client_identity: cert.zip(key),
+        server_name: r.maybe("upstream.server_name", v::server_name),
+        authority: r.maybe("upstream.authority", v::authority_header),
+    };
+    (!upstream.urls.is_empty()).then_some(upstream)
+}
+
+fn fetch(r: &mut Reader<'_>) -> Fetch {
+    Fetch {
+        timeout: r.one("fetch.timeout", v::positive_duration),
+        max_timeout: r.one("fetch.max_timeout", v::positive_duration),
+        connect_timeout: r.one("fetch.connect_timeout", v::positive_duration),
+        stall_timeout: r.one("fetch.stall_timeout", v::positive_duration),
+        max_size: r.one("fetch.max_size", v::size),
+        allow_cidr: r.list("fetch.allow_cidr", v::network),
+        deny_cidr: r.list("fetch.deny_cidr", v::network),
+        ca: r.maybe("fetch.ca", v::path),
+        max_concurrent: r.one("fetch.max_concurrent", v::count),
+        memory: r.one("fetch.memory", v::size_from_1_mib),
+        spool_dir: r.one("fetch.spool_dir", v::path),
+        spool_size: r.one("fetch.spool_size", v::size_from_1_mib),
+    }
+}

@@ -1,0 +1,216 @@
+//! The settings, in standard types only.
+//!
+//! Not for: defaults (`keys`) or rules (`checks`).
+//! Called by: `server::assembly`, `cli`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::values::UpstreamUrl;
+
+/// Everything an operator can decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Accept that anyone who reaches the listener uses our upstream certificate.
+    pub allow_anonymous: bool,
+    /// Listener threads.
+    pub threads: usize,
+    /// The gRPC listener.
+    pub listen: Listen,
+    /// The admin listener; `None` is off.
+    pub admin: Option<Address>,
+    /// The cache; `None` is the embedded one.
+    pub upstream: Option<Upstream>,
+    /// The embedded cache, used when there is no upstream.
+    pub embedded: Embedded,
+    /// Downloads.
+    pub fetch: Fetch,
+    /// How failures are told.
+    pub errors: Errors,
+    /// Whether clients may push references.
+    pub push_enabled: bool,
+    /// Keeps references apart from those of other namespaces; may be empty.
+    pub namespace: String,
+    /// The graceful stop.
+    pub drain: Drain,
+    /// Logs.
+    pub log: Log,
+}
+
+/// The gRPC listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Client connections at a time.
+    pub max_connections: usize,
+    /// `None` is plain.
+    pub tls: Option<ListenTls>,
+}
+
+/// TLS of the listener; PEM files, readable when they were checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenTls {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Demand client certificates issued by these.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A name or address without brackets, and a port; 0 picks a free one.
+    Tcp {
+        /// Host name, IPv4 or IPv6 address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self::Tcp {
+            host: String::new(),
+            port: 0,
+        }
+    }
+}
+
+impl Address {
+    /// Whether other machines can reach it. A name counts as reachable unless
+    /// it is `localhost`: what it resolves to may change.
+    #[must_use]
+    pub fn is_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Unix(_) => false,
+            Self::Tcp { host, .. } => match host.parse::<IpAddr>() {
+                Ok(address) => !address.to_canonical().is_loopback(),
+                Err(_) => !host.eq_ignore_ascii_case("localhost"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The cache in front of which this stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// One address or several of the same cache; never empty.
+    pub urls: Vec<UpstreamUrl>,
+    /// Roots for `grpcs://`; `None` is the system's.
+    pub ca: Option<PathBuf>,
+    /// Client certificate, and with it the key.
+    pub client_identity: Option<(PathBuf, PathBuf)>,
+    /// Name expected in the certificate instead of the URL's host.
+    pub server_name: Option<String>,
+    /// The `:authority` of calls instead of the URL's.
+    pub authority: Option<String>,
+}
+
+/// The embedded cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// Where it lives.
+    pub dir: PathBuf,
+    /// Bytes it may occupy.
+    pub max_size: u64,
+}
+
+/// Downloads from origins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// For a fetch whose request names no time, mirrors and retries included.
+    pub timeout: Duration,
+    /// The longest time a request gets.
+    pub max_timeout: Duration,
+    /// For one connection to an origin.
+    pub connect_timeout: Duration,
+    /// Longest silence of an origin.
+    pub stall_timeout: Duration,
+    /// Bytes of the largest download.
+    pub max_size: u64,
+    /// Networks origins may be in although they are not public.
+    pub allow_cidr: Vec<IpNet>,
+    /// Networks origins may never be in.
+    pub deny_cidr: Vec<IpNet>,
+    /// Roots for origins, besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Downloads at a time; more wait.
+    pub max_concurrent: usize,
+    /// Bytes of memory all downloads together may hold; at least 1 MiB.
+    pub memory: u64,
+    /// Where large downloads wait for their digest.
+    pub spool_dir: PathBuf,
+    /// Bytes these may occupy there; at least 1 MiB.
+    pub spool_size: u64,
+}
+
+/// How failures of origins are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors {
+    /// The channel.
+    pub channel: ErrorChannel,
+    /// Tools that get gRPC errors under [`ErrorChannel::Auto`].
+    pub grpc_clients: Vec<String>,
+}
+
+/// Inline in the response, or as the status of the call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorChannel {
+    /// By what the client says it is.
+    #[default]
+    Auto,
+    /// Always inline, as the API wants it.
+    Inline,
+    /// Always the status of the call.
+    Grpc,
+}
+
+/// The graceful stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long calls may go on.
+    pub timeout: Duration,
+    /// How long new connections are still taken after the signal.
+    pub delay: Duration,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+/// The form of logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

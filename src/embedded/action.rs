@@ -1,0 +1,204 @@
+//! Action Cache entries as files, and whether all that an entry names is
+//! stored.
+//!
+//! An entry is written with a checksum over its key and its bytes, so that a
+//! torn, damaged or misplaced file is a miss. It is complete if every output
+//! file, every Tree with all files in it, stdout and stderr are stored and,
+//! where `root_directory_digest` is set, every Directory too; all of them are
+//! used by the check, so entry and content stay together.
+//!
+//! Not for: the service (`action_cache.rs`).
+//! Called by: `action_cache.rs`.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::key::Key;
+use super::store::{Error, Store};
+use crate::digest::DigestFunction;
+use crate::proto::rev2;
+
+const MAGIC: &[u8; 8] = b"AGAC0001";
+const HEADER: usize = MAGIC.len() + 32;
+
+/// Most bytes of Trees one check reads; an entry beyond is a miss.
+const MAX_TREES: u64 = 64 << 20;
+
+fn checksum(key: &Key, payload: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key.bytes());
+    *hasher.update(payload).finalize().as_bytes()
+}
+
+/// Writes an entry; the last write wins.
+pub(super) fn write(store: &Arc<Store>, key: Key, payload: &[u8]) -> Result<(), Error> {
+    let size = (HEADER + payload.len()) as u64;
+    let reserved = store.reserve(size)?;
+    let mut temp = store.disk.temp()?;
+    let mut file = Vec::with_capacity(HEADER + payload.len());
+    file.extend_from_slice(MAGIC);
+    file.extend_from_slice(&checksum(&key, payload));
+    file.extend_from_slice(payload);
+    store.disk.write(&mut temp, &file)?;
+    store.publish(key, &temp, size, reserved)
+}
+
+/// Reads an entry. `None` if there is none that can be trusted.
+pub(super) fn read(store: &Store, key: &Key) -> Option<rev2::ActionResult> {
+    if !store.touch(key) {
+        return None;
+    }
+    let entry = parse(key, &store.disk.path(key));
+    if entry.is_none() {
+        store.forget(key, |path| parse(key, path).is_none());
+    }
+    entry
+}
+
+fn parse(key: &Key, path: &Path) -> Option<rev2::ActionResult> {
+    let file = Bytes::from(fs::read(path).ok()?);
+    let rest = file.strip_prefix(MAGIC)?;
+    let (sum, payload) = rest.split_at_checked(HEADER - MAGIC.len())?;
+    if *sum != checksum(key, payload) {
+        return None;
+    }
+    rev2::ActionResult::decode(file.slice(HEADER..)).ok()
+}
+
+/// A Tree whose Directories are not decoded yet.
+#[derive(Clone, PartialEq, Message)]
+struct Tree {
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    root: Option<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    children: Vec<Bytes>,
+}
+
+/// A Directory without names: only what it refers to.
+#[derive(Clone, PartialEq, Message)]
+struct Nodes {
+    #[prost(message, repeated, tag = "1")]
+    files: Vec<Node>,
+    #[prost(message, repeated, tag = "2")]
+    directories: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Node {
+    #[prost(message, optional, tag = "2")]
+    digest: Option<NodeDigest>,
+}
+
+/// A Digest without a copy of its hash.
+#[derive(Clone, PartialEq, Message)]
+struct NodeDigest {
+    #[prost(bytes = "bytes", tag = "1")]
+    hash: Bytes,
+    #[prost(int64, tag = "2")]
+    size_bytes: i64,
+}
+
+/// Whether all that `result` names is stored; if so, all of it was used.
+pub(super) fn is_complete(
+    store: &Store,
+    function: DigestFunction,
+    result: &rev2::ActionResult,
+) -> bool {
+    Check {
+        store,
+        function,
+        keys: Vec::new(),
+        tree_bytes: 0,
+    }
+    .result(result)
+    .is_some()
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    function: DigestFunction,
+    keys: Vec<Key>,
+    tree_bytes: u64,
+}
+
+/// `None` means incomplete.
+impl Check<'_> {
+    fn result(mut self, result: &rev2::ActionResult) -> Option<()> {
+        for file in &result.output_files {
+            self.want_wire(Some(file.digest.as_ref()?))?;
+        }
+        self.want_wire(result.stdout_digest.as_ref())?;
+        self.want_wire(result.stderr_digest.as_ref())?;
+        for directory in &result.output_directories {
+            self.directory(directory)?;
+        }
+        self.flush()
+    }
+
+    fn directory(&mut self, directory: &rev2::OutputDirectory) -> Option<()> {
+        let with_directories = directory.root_directory_digest.is_some();
+        self.want_wire(directory.root_directory_digest.as_ref())?;
+        // Without a Tree there is nothing to walk but the Directories, which
+        // REv2 permits only as an addition.
+        let tree = directory.tree_digest.as_ref()?;
+        let key = self.key(tree.hash.as_bytes(), tree.size_bytes)?;
+        self.tree_bytes += key.size();
+        if self.tree_bytes > MAX_TREES {
+            tracing::info!("an action result names Trees too large to check; it is a miss");
+            return None;
+        }
+        if key.size() == 0 {
+            return Some(());
+        }
+        let tree = Tree::decode(Bytes::from(self.store.read(&key)?)).ok()?;
+        for encoded in tree.root.into_iter().chain(tree.children) {
+            let nodes = Nodes::decode(encoded).ok()?;
+            for file in &nodes.files {
+                self.want(file.digest.as_ref()?)?;
+            }
+            if with_directories {
+                for child in &nodes.directories {
+                    self.want(child.digest.as_ref()?)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn want_wire(&mut self, digest: Option<&rev2::Digest>) -> Option<()> {
+        match digest {
+            None => Some(()),
+            Some(digest) => self.want_key(digest.hash.as_bytes(), digest.size_bytes),
+        }
+    }
+
+    fn want(&mut self, digest: &NodeDigest) -> Option<()> {
+        self.want_key(&digest.hash, digest.size_bytes)
+    }
+
+    fn want_key(&mut self, hash: &[u8], size: i64) -> Option<()> {
+        let key = self.key(hash, size)?;
+        if key.size() > 0 {
+            self.keys.push(key);
+        }
+        // Short locks, and an incomplete result is found early.
+        if self.keys.len() < 1024 {
+            return Some(());
+        }
+        self.flush()
+    }
+
+    fn key(&self, hash: &[u8], size: i64) -> Option<Key> {
+        Key::from_hex(self.function, hash, u64::try_from(size).ok()?)
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        let found = self.store.touch_all(&self.keys);
+        let complete = found == self.keys.len();
+        self.keys.clear();
+        complete.then_some(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The `ActionCache` service: entries per instance name, complete when read,
+//! the last write wins.
+//!
+//! Not for: how entries are stored and checked (`action.rs`).
+//! Called by: clients, through `Embedded::routes`.
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::key::Key;
+use super::request::{digest, function, instance};
+use super::status::{blocking, invalid};
+use super::{Inner, action};
+use crate::digest::DigestFunction;
+use crate::proto::rev2;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct ActionCache(pub(super) Arc<Inner>);
+
+#[tonic::async_trait]
+impl rev2::action_cache_server::ActionCache for ActionCache {
+    async fn get_action_result(
+        &self,
+        request: Request<rev2::GetActionResultRequest>,
+    ) -> Result<Response<rev2::ActionResult>, Status> {
+        let request = request.into_inner();
+        let instance = instance(&request.instance_name)?;
+        let wire = request.action_digest.as_ref();
+        let function = function(request.digest_function, wire)?;
+        let action = digest(function, "action_digest", wire)?;
+        let key = Key::action(&instance, function, &action);
+        let missing = || Status::not_found(format!("no action result for {action}"));
+        if !self.0.store.contains(&key) {
+            return Err(missing());
+        }
+        // Trees are read into memory: not too many at once.
+        let permit = self.0.checks.acquire().await;
+        let store = Arc::clone(&self.0.store);
+        let found = blocking(move || {
+            let result = action::read(&store, &key)?;
+            action::is_complete(&store, function, &result).then_some(result)
+        })
+        .await?;
+        drop(permit);
+        found.map(Response::new).ok_or_else(missing)
+    }
+
+    async fn update_action_result(
+        &self,
+        request: Request<rev2::UpdateActionResultRequest>,
+    ) -> Result<Response<rev2::ActionResult>, Status> {
+        let request = request.into_inner();
+        let instance = instance(&request.instance_name)?;
+        let wire = request.action_digest.as_ref();
+        let function = function(request.digest_function, wire)?;
+        let action = digest(function, "action_digest", wire)?;
+        let result = request
+            .action_result
+            .ok_or_else(|| invalid("action_result", "it is required"))?;
+        check_digests(function, &result)?;
+        let key = Key::action(&instance, function, &action);
+        let payload = result.encode_to_vec();
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.with_room(|| action::write(&inner.store, key, &payload))).await??;
+        Ok(Response::new(result))
+    }
+}
+
+/// Refuses a result that could never be complete because a digest in it is
+/// malformed.
+fn check_digests(function: DigestFunction, result: &rev2::ActionResult) -> Result<(), Status> {
+    for file in &result.output_files {
+        digest(
+            function,
+            "action_result.output_files.digest",
+            file.digest.as_ref(),
+        )?;
+    }
+    for directory in &result.output_directories {
+        let field = "action_result.output_directories.tree_digest";
+        digest(function, field, directory.tree_digest.as_ref())?;
+        let field = "action_result.output_directories.root_directory_digest";
+        if directory.root_directory_digest.is_some() {
+            digest(function, field, directory.root_directory_digest.as_ref())?;
+        }
+    }
+    let streams = [
+        ("action_result.stdout_digest", &result.stdout_digest),
+        ("action_result.stderr_digest", &result.stderr_digest),
+    ];
+    for (field, value) in streams {
+        if value.is_some() {
+            digest(function, field, value.as_ref())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The `ContentAddressableStorage` service, except for walking trees.
+//!
+//! Not for: large blobs (`read.rs`, `write.rs`), `GetTree` (`tree.rs`).
+//! Called by: clients, through `Embedded::routes`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+
+use super::key::Key;
+use super::request::{digest, function, instance, is_empty_blob};
+use super::status::{blob_not_found, blocking, inline, invalid, ok};
+use super::upload::store_blob;
+use super::{Inner, MAX_BATCH, compress, tree};
+use crate::digest::{Digest, DigestFunction};
+use crate::proto::rev2;
+
+use rev2::batch_read_blobs_response::Response as Read;
+use rev2::batch_update_blobs_request::Request as Update;
+use rev2::batch_update_blobs_response::Response as Updated;
+
+/// Most blobs in one batch.
+const MAX_BATCH_BLOBS: usize = 1 << 16;
+
+/// Below this size compression gains nothing.
+const MIN_COMPRESSED: usize = 256;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct Cas(pub(super) Arc<Inner>);
+
+#[tonic::async_trait]
+impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas {
+    async fn find_missing_blobs(
+        &self,
+        request: Request<rev2::FindMissingBlobsRequest>,
+    ) -> Result<Response<rev2::FindMissingBlobsResponse>, Status> {
+        let request = request.into_inner();
+        instance(&request.instance_name)?;
+        let function = function(request.digest_function, request.blob_digests.first())?;
+        let mut missing_blob_digests = Vec::new();
+        // Answered from memory, in pieces that hold nobody up for long.
+        for wires in request.blob_digests.chunks(1024) {
+            let mut keys = Vec::with_capacity(wires.len());
+            let mut empty = Vec::with_capacity(wires.len());
+            for wire in wires {
+                let blob = digest(function, "blob_digests", Some(wire))?;
+                keys.push(Key::blob(function, &blob));
+                empty.push(is_empty_blob(function, &blob));
+            }
+            self.0.store.touch_each(&keys, |n, present| {
+                if !present && empty.get(n) == Some(&false) {
+                    missing_blob_digests.extend(wires.get(n).cloned());
+                }
+            });
+            tokio::task::yield_now().await;
+        }
+        Ok(Response::new(rev2::FindMissingBlobsResponse {
+            missing_blob_digests,
+        }))
+    }
+
+    async fn batch_update_blobs(
+        &self,
+        request: Request<rev2::BatchUpdateBlobsRequest>,
+    ) -> Result<Response<rev2::BatchUpdateBlobsResponse>, Status> {
+        let request = request.into_inner();
+        instance(&request.instance_name)?;
+        let sample = request.requests.first().and_then(|r| r.digest.as_ref());
+        let function = function(request.digest_function, sample)?;
+        let mut blobs = Vec::with_capacity(request.requests.len());
+        for update in request.requests {
+            let blob = digest(function, "requests.digest", update.digest.as_ref())?;
+            blobs.push((blob, update));
+        }
+        let bytes = blobs.iter().map(|(_, u)| u.data.len() as u64).sum();
+        check_batch("requests", blobs.len(), bytes)?;
+        let inner = Arc::clone(&self.0);
+        let responses = blocking(move || {
+            let update = |(blob, update)| update_one(&inner, function, &blob, update);
+            blobs.into_iter().map(update).collect()
+        })
+        .await?;
+        Ok(Response::new(rev2::BatchUpdateBlobsResponse { responses }))
+    }
+
+    async fn batch_read_blobs(
+        &self,
+        request: Request<rev2::BatchReadBlobsRequest>,
+    ) -> Result<Response<rev2::BatchReadBlobsResponse>, Status> {
+        let request = request.into_inner();
+        instance(&request.instance_name)?;
+        let function = function(request.digest_function, request.digests.first())?;
+        let blobs: Result<Vec<_>, _> = request
+            .digests
+            .iter()
+            .map(|wire| digest(function, "digests", Some(wire)))
+            .collect();
+        let blobs = blobs?;
+        let bytes = blobs.iter().fold(0, |n: u64, b| n.saturating_add(b.size()));
+        check_batch("digests", blobs.len(), bytes)?;
+        let zstd = rev2::compressor::Value::Zstd.into();
+        let zstd = request.acceptable_compressors.contains(&zstd);
+        let inner = Arc::clone(&self.0);
+        let responses = blocking(move || {
+            let read = |blob: &Digest| read_one(&inner, function, blob, zstd);
+            blobs.iter().map(read).collect()
+        })
+        .await?;
+        Ok(Response::new(rev2::BatchReadBlobsResponse { responses }))
+    }
+
+    type GetTreeStream = tree::Pages;
+
+    async fn get_tree(
+        &self,
+        request: Request<rev2::GetTreeRequest>,
+    ) -> Result<Response<Self::GetTreeStream>, Status> {
+        let pages = tree::get(&self.0, &request.into_inner()).await?;
+        Ok(Response::new(pages))
+    }
+
+    async fn split_blob(
+        &self,
+        _: Request<rev2::SplitBlobRequest>,
+    ) -> Result<Response<rev2::SplitBlobResponse>, Status> {
+        Err(Status::unimplemented(
+            "the embedded cache does not split blobs",
+        ))
+    }
+
+    async fn splice_blob(
+        &self,
+        _: Request<rev2::SpliceBlobRequest>,
+    ) -> Result<Response<rev2::SpliceBlobResponse>, Status> {
+        Err(Status::unimplemented(
+            "the embedded cache does not splice blobs",
+        ))
+    }
+}
+
+fn check_batch(field: &str, blobs: usize, bytes: u64) -> Result<(), Status> {
+    if bytes > MAX_BATCH {
+        let reason = format!(
+            "{bytes} bytes in one call are more than max_batch_total_size_bytes \
+             ({MAX_BATCH}); use ByteStream or several calls"
+        );
+        return Err(invalid(field, reason));
+    }
+    if blobs > MAX_BATCH_BLOBS {
+        let reason = format!("{blobs} blobs in one call are more than {MAX_BATCH_BLOBS}");
+        return Err(invalid(field, reason));
+    }
+    Ok(())
+}
+
+fn update_one(inner: &Inner, function: DigestFunction, blob: &Digest, update: Update) -> Updated {
+    let status = match plain_data(blob, update.compressor, update.data) {
+        Err(status) => inline(&status),
+        Ok(data) => {
+            let stored = inner.with_room(|| store_blob(&inner.store, function, blob, &data));
+            stored.map_or_else(|e| inline(&e.into()), |()| ok())
+        }
+    };
+    Updated {
+        digest: update.digest,
+        status: Some(status),
+    }
+}
+
+fn plain_data(blob: &Digest, compressor: i32, data: Bytes) -> Result<Bytes, Status> {
+    match rev2::compressor::Value::try_from(compressor) {
+        Ok(rev2::compressor::Value::Identity) => Ok(data),
+        Ok(rev2::compressor::Value::Zstd) => {
+            if blob.size() > MAX_BATCH {
+                let reason = "the blob is larger than max_batch_total_size_bytes; use ByteStream";
+                return Err(invalid("requests.digest", reason));
+            }
+            let size = usize::try_from(blob.size()).unwrap_or(usize::MAX);
+            let data =
+                compress::decompress(&data, size).map_err(|e| invalid("requests.data", e))?;
+            Ok(data.into())
+        }
+        _ => Err(invalid(
+            "requests.compressor",
+            "it is not supported; IDENTITY and ZSTD are",
+        )),
+    }
+}
+
+fn read_one(inner: &Inner, function: DigestFunction, blob: &Digest, zstd: bool) -> Read {
+    let found = if is_empty_blob(function, blob) {
+        Some(Vec::new())
+    } else {
+        inner.store.read(&Key::blob(function, blob))
+    };
+    let digest = Some(blob.to_wire());
+    let Some(data) = found else {
+        return Read {
+            digest,
+            status: Some(inline(&blob_not_found(blob))),
+            ..Read::default()
+        };
+    };
+    let smaller = (zstd && data.len() >= MIN_COMPRESSED)
+        .then(|| compress::compress(&data).ok())
+        .flatten()
+        .filter(|c| c.len() < data.len());
+    let (data, compressor) = match smaller {
+        Some(data) => (data, rev2::compressor::Value::Zstd),
+        None => (data, rev2::compressor::Value::Identity),
+    };
+    Read {
+        digest,
+        data: data.into(),
+        compressor: compressor.into(),
+        status: Some(ok()),
+    }
+}

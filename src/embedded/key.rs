@@ -1,0 +1,191 @@
+//! The name of a stored file: what the index is keyed by, and the path it
+//! has on disk. One derives from the other both ways, so the index can be
+//! rebuilt from a directory listing.
+//!
+//! Not for: reading or writing the file (`disk.rs`).
+//! Called by: everything in `embedded`.
+
+use std::path::{Path, PathBuf};
+
+use crate::digest::{Digest, DigestFunction, InstanceName};
+
+/// Marks a key as an Action Cache entry; blobs carry their digest function.
+const ACTION: u8 = u8::MAX;
+const SIZE_BITS: u32 = 56;
+
+/// A blob (digest function, hash, size) or an Action Cache entry, in 40 bytes.
+///
+/// Hashes longer than 32 bytes (SHA-384, SHA-512) are represented by their
+/// BLAKE3, hashes shorter by themselves with zeros behind; the function is
+/// part of the key, so nothing collides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    hash: [u8; 32],
+    /// Tag in the top byte, size below.
+    meta: u64,
+}
+
+impl Key {
+    /// The key of a blob. CAS content is shared by all instance names: a
+    /// digest says everything about a blob, and whoever knows it may read it.
+    pub(super) fn blob(function: DigestFunction, digest: &Digest) -> Self {
+        Self::from_hex(function, digest.hash().as_bytes(), digest.size())
+            .unwrap_or_else(|| Self::new(function, [0; 32], digest.size()))
+    }
+
+    /// The key of a blob from its hash as text; `None` if that is malformed.
+    pub(super) fn from_hex(function: DigestFunction, hash: &[u8], size: u64) -> Option<Self> {
+        if hash.len() != function.hex_length() {
+            return None;
+        }
+        let mut raw = [0; 64];
+        let raw = raw.get_mut(..hash.len() / 2)?;
+        hex::decode_to_slice(hash, raw).ok()?;
+        let mut short = [0; 32];
+        if raw.len() > short.len() {
+            short = *blake3::hash(raw).as_bytes();
+        } else {
+            short.get_mut(..raw.len())?.copy_from_slice(raw);
+        }
+        Some(Self::new(function, short, size))
+    }
+
+    fn new(function: DigestFunction, hash: [u8; 32], size: u64) -> Self {
+        let tag = u64::from(function.to_wire().unsigned_abs() as u8) << SIZE_BITS;
+        let size = size.min((1 << SIZE_BITS) - 1);
+        let meta = tag | size;
+        Self { hash, meta }
+    }
+
+    /// The key of the Action Cache entry of `action` at `instance`.
+    pub(super) fn action(
+        instance: &InstanceName,
+        function: DigestFunction,
+        action: &Digest,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for field in [instance.as_str(), function.name(), action.hash()] {
+            hasher.update(&(field.len() as u64).to_be_bytes());
+            hasher.update(field.as_bytes());
+        }
+        hasher.update(&action.size().to_be_bytes());
+        let hash = *hasher.finalize().as_bytes();
+        let meta = u64::from(ACTION) << SIZE_BITS;
+        Self { hash, meta }
+    }
+
+    /// The hash, as a name for checksums to bind to.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// True for an Action Cache entry.
+    pub(super) fn is_action(&self) -> bool {
+        (self.meta >> SIZE_BITS) as u8 == ACTION
+    }
+
+    /// The digest function of a blob.
+    pub(super) fn function(&self) -> Option<DigestFunction> {
+        let tag = (self.meta >> SIZE_BITS) as u8;
+        DigestFunction::from_wire(i32::from(tag)).ok().flatten()
+    }
+
+    /// The size of a blob; 0 for an Action Cache entry.
+    pub(super) fn size(&self) -> u64 {
+        self.meta & ((1 << SIZE_BITS) - 1)
+    }
+
+    /// Path below the cache directory.
+    pub(super) fn path(&self) -> PathBuf {
+        let Some(function) = self.function() else {
+            let name = hex::encode(self.hash);
+            let shard = name.get(..2).unwrap_or_default();
+            return Path::new("ac").join(shard).join(&name);
+        };
+        let length = (function.hex_length() / 2).min(self.hash.len());
+        let name = hex::encode(self.hash.get(..length).unwrap_or_default());
+        let shard = name.get(..2).unwrap_or_default().to_owned();
+        let directory = Path::new("cas").join(function.name().to_lowercase());
+        directory
+            .join(shard)
+            .join(format!("{name}-{}", self.size()))
+    }
+
+    /// The blob a file in the directory of `function` holds, by its name.
+    pub(super) fn of_blob_file(function: DigestFunction, name: &str) -> Option<Self> {
+        let (hash, size) = name.split_once('-')?;
+        let size: u64 = size.parse().ok()?;
+        let mut short = [0; 32];
+        let length = (function.hex_length() / 2).min(short.len());
+        hex::decode_to_slice(hash, short.get_mut(..length)?).ok()?;
+        let key = Self::new(function, short, size);
+        key.path().ends_with(name).then_some(key)
+    }
+
+    /// The Action Cache entry a file holds, by its name.
+    pub(super) fn of_action_file(name: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(name, &mut hash).ok()?;
+        let meta = u64::from(ACTION) << SIZE_BITS;
+        let key = Self { hash, meta };
+        key.path().ends_with(name).then_some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_leads_back_to_its_key() {
+        for function in DigestFunction::all().iter().copied() {
+            let Some(digest) = Digest::of(function, b"abc") else {
+                continue;
+            };
+            let key = Key::blob(function, &digest);
+            let path = key.path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(Key::of_blob_file(function, name), Some(key), "{name}");
+            assert!(!key.is_action());
+            assert_eq!((key.function(), key.size()), (Some(function), 3));
+        }
+        let digest = Digest::of(DigestFunction::Sha256, b"abc").unwrap();
+        let key = Key::action(&InstanceName::default(), DigestFunction::Sha256, &digest);
+        let path = key.path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(Key::of_action_file(name), Some(key));
+        assert!(key.is_action());
+    }
+
+    #[test]
+    fn foreign_file_names_are_no_keys() {
+        let hash = "ab".repeat(32);
+        let f = DigestFunction::Sha256;
+        assert!(Key::of_blob_file(f, &format!("{hash}-5")).is_some());
+        for bad in [
+            hash.clone(),
+            format!("{hash}-"),
+            format!("{hash}-+5"),
+            format!("{hash}-05"),
+            format!("{}-5", hash.to_uppercase()),
+            "notes.txt".to_owned(),
+        ] {
+            assert_eq!(Key::of_blob_file(f, &bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn function_hash_size_and_instance_all_count() {
+        let f = DigestFunction::Sha256;
+        let one = Digest::of(f, b"abc").unwrap();
+        let longer = Digest::new(f, one.hash(), 4).unwrap();
+        assert_ne!(Key::blob(f, &one), Key::blob(f, &longer));
+        assert_ne!(Key::blob(f, &one), Key::blob(DigestFunction::Blake3, &one));
+        let at = |name: &str| Key::action(&InstanceName::new(name).unwrap(), f, &one);
+        assert_ne!(at(""), at("a"));
+        assert_ne!(
+            Key::action(&InstanceName::default(), f, &longer),
+            Key::action(&InstanceName::default(), f, &one)
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! The checks that requests of all services share: instance name, digest
+//! function, digests.
+//!
+//! Not for: resource names (`resource.rs`).
+//! Called by: the services of `embedded`.
+
+use tonic::Status;
+
+use super::status::invalid;
+use crate::digest::{Digest, DigestFunction, InstanceName};
+use crate::proto::rev2;
+
+/// The digest functions this cache computes, as it announces them.
+pub(super) const ANNOUNCED: [DigestFunction; 6] = [
+    DigestFunction::Sha256,
+    DigestFunction::Sha1,
+    DigestFunction::Md5,
+    DigestFunction::Sha384,
+    DigestFunction::Sha512,
+    DigestFunction::Blake3,
+];
+
+/// The instance name of a request; any valid one will do.
+pub(super) fn instance(name: &str) -> Result<InstanceName, Status> {
+    InstanceName::new(name).map_err(|e| invalid("instance_name", e))
+}
+
+/// The digest function of a request, if unset inferred from a hash.
+pub(super) fn function(wire: i32, sample: Option<&rev2::Digest>) -> Result<DigestFunction, Status> {
+    let named = DigestFunction::from_wire(wire).map_err(|e| invalid("digest_function", e))?;
+    let function = match (named, sample) {
+        (Some(function), _) => function,
+        (None, None) => DigestFunction::Sha256,
+        (None, Some(digest)) => DigestFunction::infer(digest.hash.len(), &ANNOUNCED)
+            .map_err(|e| invalid("digest.hash", e))?,
+    };
+    if !ANNOUNCED.contains(&function) {
+        let reason = format!("{function} is not supported; see GetCapabilities");
+        return Err(invalid("digest_function", reason));
+    }
+    Ok(function)
+}
+
+/// A digest of a request.
+pub(super) fn digest(
+    function: DigestFunction,
+    field: &str,
+    wire: Option<&rev2::Digest>,
+) -> Result<Digest, Status> {
+    Digest::from_wire(function, wire).map_err(|e| invalid(field, e))
+}
+
+/// Whether `digest` is that of no bytes: always present, never stored.
+pub(super) fn is_empty_blob(function: DigestFunction, digest: &Digest) -> bool {
+    digest.is_empty() && Digest::of(function, b"").is_some_and(|d| d == *digest)
+}

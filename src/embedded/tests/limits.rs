@@ -1,0 +1,192 @@
+//! The bound on disk space, eviction, and a full disk.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+fn name(digest: &Digest) -> String {
+    let id = uuid::Uuid::new_v4();
+    format!("uploads/{id}/blobs/{}", digest.resource_name(F))
+}
+
+fn part(name: &str, offset: usize, data: &[u8], finish_write: bool) -> bs::WriteRequest {
+    bs::WriteRequest {
+        resource_name: name.into(),
+        write_offset: offset as i64,
+        finish_write,
+        data: data.to_vec().into(),
+    }
+}
+
+fn files(cache: &Cache) -> u64 {
+    fn walk(dir: &std::path::Path) -> u64 {
+        let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap());
+        let sizes = entries.map(|e| match e.file_type().unwrap().is_dir() {
+            true => walk(&e.path()),
+            false => index::blocks(e.metadata().unwrap().len()) * index::BLOCK,
+        });
+        sizes.sum()
+    }
+    ["cas", "ac", "tmp"]
+        .map(|d| walk(&cache.dir.path().join(d)))
+        .iter()
+        .sum()
+}
+
+#[tokio::test]
+async fn the_least_recently_used_blobs_go_and_the_bound_holds_on_disk() {
+    let cache = Cache::of_size(100 * 4096);
+    let kept = cache.put(&noise(0, 100)).await;
+    let mut last = kept.clone();
+    for n in 1..300 {
+        last = cache.put(&noise(n, 5000)).await;
+        assert!(!cache.is_missing(&kept).await, "FindMissing is a use");
+        let (bytes, _) = cache.inner().store.usage();
+        assert!(bytes <= cache.max_size);
+        if n % 50 == 0 {
+            assert_eq!(files(&cache), bytes);
+        }
+    }
+    let first = Digest::of(F, &noise(1, 5000)).unwrap();
+    assert!(cache.is_missing(&first).await);
+    assert_eq!(cache.get(&first).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(cache.get(&last).await.unwrap(), noise(299, 5000));
+}
+
+#[tokio::test]
+async fn an_open_reader_goes_on_when_its_blob_is_evicted() {
+    let cache = Cache::of_size(300 * 4096);
+    let data = noise(1, 1_000_000);
+    let digest = cache.put(&data).await;
+    let request = bs::ReadRequest {
+        resource_name: format!("blobs/{}", digest.resource_name(F)),
+        ..Default::default()
+    };
+    let mut stream = cache
+        .byte_stream()
+        .read(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let mut got = stream.message().await.unwrap().unwrap().data.to_vec();
+    for n in 0..70 {
+        cache.put(&noise(100 + n, 16_000)).await;
+    }
+    assert!(cache.is_missing(&digest).await);
+    while let Some(message) = stream.message().await.unwrap() {
+        got.extend_from_slice(&message.data);
+    }
+    assert!(got == data);
+}
+
+#[tokio::test]
+async fn a_blob_larger_than_the_cache_is_refused_and_evicts_nothing() {
+    let cache = Cache::of_size(64 << 10);
+    let kept = cache.put(b"kept").await;
+    let large = noise(1, 100_000);
+    let digest = Digest::of(F, &large).unwrap();
+    let error = cache
+        .write(vec![part(&name(&digest), 0, &large, true)])
+        .await;
+    assert_eq!(error.unwrap_err().code(), Code::InvalidArgument);
+    let statuses = cache.update(vec![identity(&digest, &large)]).await.unwrap();
+    assert_eq!(statuses, [Code::InvalidArgument]);
+    assert!(!cache.is_missing(&kept).await);
+}
+
+#[tokio::test]
+async fn an_upload_counts_as_it_arrives_and_idle_ones_give_way() {
+    let cache = Cache::of_size(500 * 4096);
+    let kept = cache.put(b"kept").await;
+    let data = noise(1, 490 * 4096);
+    let digest = Digest::of(F, &data).unwrap();
+    // Announced, and only a little sent: nothing is evicted for it.
+    let begun = vec![part(&name(&digest), 0, &data[..100], false)];
+    assert_eq!(cache.write(begun).await.unwrap(), 100);
+    assert_eq!(cache.inner().store.usage(), (2 * 4096, 1));
+    assert!(!cache.is_missing(&kept).await);
+
+    // Two unfinished uploads hold 240 blocks; what needs their room gets it.
+    let half = 120 * 4096;
+    for _ in 0..2 {
+        cache
+            .write(vec![part(&name(&digest), 0, &data[..half], false)])
+            .await
+            .unwrap();
+    }
+    let whole = vec![part(&name(&digest), 0, &data, true)];
+    assert_eq!(cache.write(whole).await.unwrap(), data.len() as i64);
+    assert_eq!(files(&cache), cache.inner().store.usage().0);
+    assert!(cache.inner().store.usage().0 <= cache.max_size);
+}
+
+#[tokio::test]
+async fn idle_uploads_are_bounded() {
+    let cache = Cache::of_size(400 * 4096);
+    let data = noise(1, 300 * 4096);
+    let digest = Digest::of(F, &data).unwrap();
+    let quarter = 60 * 4096;
+    for _ in 0..5 {
+        cache
+            .write(vec![part(&name(&digest), 0, &data[..quarter], false)])
+            .await
+            .unwrap();
+    }
+    cache.inner().uploads.prune();
+    let bytes = cache.inner().store.usage().0;
+    assert!(bytes <= cache.max_size / 4, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_to_the_writer_and_reads_go_on() {
+    let cache = Cache::new();
+    let kept = cache.put(b"kept").await;
+    let full = &cache.inner().store.disk.full;
+    full.store(true, Ordering::Relaxed);
+    let data = noise(1, 600_000);
+    let digest = Digest::of(F, &data).unwrap();
+    let statuses = cache.update(vec![identity(&digest, &data)]).await.unwrap();
+    assert_eq!(statuses, [Code::ResourceExhausted]);
+    let error = cache
+        .write(vec![part(&name(&digest), 0, &data, true)])
+        .await;
+    assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
+    let update = rev2::UpdateActionResultRequest {
+        action_digest: Some(digest.to_wire()),
+        action_result: Some(rev2::ActionResult::default()),
+        ..Default::default()
+    };
+    let error = cache.actions().update_action_result(update).await;
+    assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(cache.get(&kept).await.unwrap(), b"kept");
+    assert_eq!(
+        cache.inner().store.usage(),
+        (4096, 1),
+        "nothing is left behind"
+    );
+
+    full.store(false, Ordering::Relaxed);
+    let written = cache
+        .write(vec![part(&name(&digest), 0, &data, true)])
+        .await;
+    assert_eq!(written.unwrap(), 600_000);
+}
+
+#[tokio::test]
+async fn the_disk_becoming_full_in_mid_upload_stores_nothing() {
+    let cache = Cache::new();
+    let data = noise(1, 600_000);
+    let digest = Digest::of(F, &data).unwrap();
+    let name = name(&digest);
+    cache
+        .write(vec![part(&name, 0, &data[..400_000], false)])
+        .await
+        .unwrap();
+    cache.inner().store.disk.full.store(true, Ordering::Relaxed);
+    let error = cache
+        .write(vec![part(&name, 400_000, &data[400_000..], true)])
+        .await;
+    assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(cache.inner().store.usage(), (0, 0));
+    assert_eq!(files(&cache), 0);
+}

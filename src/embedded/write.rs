@@ -1,0 +1,282 @@
+//! `ByteStream.Write` and `QueryWriteStatus`.
+//!
+//! Offsets count bytes of the blob, except that on a compressed upload all
+//! offsets but the first of a call add *compressed* bytes, as REv2 has it. A
+//! blob that is present, or becomes so meanwhile, ends the call at once.
+//!
+//! Not for: hashing and publishing (`upload.rs`), keeping what a broken
+//! connection left (`uploads.rs`).
+//! Called by: `byte_stream.rs`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::{Status, Streaming};
+
+use super::Inner;
+use super::compress::Decoder;
+use super::key::Key;
+use super::request::is_empty_blob;
+use super::resource::Blob;
+use super::status::{blocking, invalid};
+use super::upload::Upload;
+use super::uploads::{Claim, Slot};
+use crate::proto::bytestream::{QueryWriteStatusResponse, WriteRequest, WriteResponse};
+
+/// Bytes collected before the disk is visited.
+const HOP: usize = 256 << 10;
+
+/// Receives a blob.
+pub(super) async fn write(
+    inner: &Arc<Inner>,
+    mut messages: Streaming<WriteRequest>,
+    header: Option<&str>,
+) -> Result<WriteResponse, Status> {
+    let first = messages.message().await?;
+    let first = first.ok_or_else(|| invalid("resource_name", "the call has no message"))?;
+    super::byte_stream::check_header(header, &first.resource_name)?;
+    let blob = Blob::parse_write(&first.resource_name)?;
+    let target = Target {
+        key: Key::blob(blob.function, &blob.digest),
+        blob,
+        inner: Arc::clone(inner),
+        name: first.resource_name.clone(),
+    };
+    if target.is_present() {
+        return Ok(target.already_present());
+    }
+    let sink = target.open(&first).await?;
+    let let_go = sink.claim.let_go.clone();
+    let call = Call {
+        sink,
+        pending: Vec::new(),
+        pending_bytes: 0,
+        next_offset: first.write_offset,
+    };
+    tokio::select! {
+        result = call.run(first, &mut messages) => result,
+        () = let_go.cancelled() => Err(Status::aborted("another call resumed this upload")),
+    }
+}
+
+/// How far an upload is. One that is not known is at 0, so that a client can
+/// begin again after this server was restarted: to Bazel NOT_FOUND would end
+/// the build.
+pub(super) fn status(inner: &Arc<Inner>, name: &str) -> Result<QueryWriteStatusResponse, Status> {
+    let blob = Blob::parse_write(name)?;
+    let key = Key::blob(blob.function, &blob.digest);
+    if is_empty_blob(blob.function, &blob.digest) || inner.store.touch(&key) {
+        return Ok(QueryWriteStatusResponse {
+            committed_size: blob.digest.size_i64(),
+            complete: true,
+        });
+    }
+    let committed = inner.uploads.committed(name).unwrap_or_default();
+    Ok(QueryWriteStatusResponse {
+        committed_size: i64::try_from(committed).unwrap_or(i64::MAX),
+        complete: false,
+    })
+}
+
+/// What is written, and where.
+struct Target {
+    inner: Arc<Inner>,
+    name: String,
+    blob: Blob,
+    key: Key,
+}
+
+impl Target {
+    fn is_present(&self) -> bool {
+        is_empty_blob(self.blob.function, &self.blob.digest) || self.inner.store.touch(&self.key)
+    }
+
+    fn already_present(&self) -> WriteResponse {
+        WriteResponse {
+            committed_size: match self.blob.zstd {
+                true => -1,
+                false => self.blob.digest.size_i64(),
+            },
+        }
+    }
+
+    async fn open(self, first: &WriteRequest) -> Result<Sink, Status> {
+        let decoder = self.blob.zstd.then(Decoder::new).transpose();
+        let decoder = decoder.map_err(|e| Status::internal(e.to_string()))?;
+        let begin = || Upload::new(&self.inner.store, self.blob.function, &self.blob.digest);
+        let claim = match u64::try_from(first.write_offset) {
+            Err(_) => return Err(invalid("write_offset", "it cannot be negative")),
+            // All in one message: nothing that could be resumed.
+            Ok(0) if first.finish_write => Slot::claim_new(begin()?)?,
+            Ok(0) => self.inner.uploads.begin(&self.name, begin()?)?,
+            Ok(_) => {
+                let resumed = self.inner.uploads.resume(&self.name).await?;
+                resumed.ok_or_else(|| out_of_range(0))?
+            }
+        };
+        let committed = claim.upload.as_ref().map_or(0, Upload::written);
+        let offset = u64::try_from(first.write_offset).unwrap_or_default();
+        let skip = committed.checked_sub(offset);
+        Ok(Sink {
+            skip: skip.ok_or_else(|| out_of_range(committed))?,
+            target: self,
+            claim,
+            decoder,
+        })
+    }
+}
+
+fn out_of_range(committed: u64) -> Status {
+    Status::out_of_range(format!(
+        "write_offset: {committed} bytes of this upload are here; see QueryWriteStatus"
+    ))
+}
+
+/// Where bytes go; moves to another thread and back for each visit.
+struct Sink {
+    target: Target,
+    claim: Claim,
+    decoder: Option<Decoder>,
+    /// Bytes the client sends again that are here already.
+    skip: u64,
+}
+
+impl Sink {
+    /// Writes, and finishes if `finish`, off this thread.
+    async fn feed(mut self, pieces: Vec<Bytes>, finish: bool) -> Result<Self, Status> {
+        blocking(move || {
+            let result = self.feed_here(&pieces, finish);
+            if finish || result.is_err() {
+                // Whatever went wrong, going on with this upload cannot help.
+                self.give_up();
+            }
+            result.map(|()| self)
+        })
+        .await?
+    }
+
+    /// Removes the upload: it is done, or of no use.
+    fn give_up(&mut self) {
+        *self.claim.upload = None;
+        let uploads = &self.target.inner.uploads;
+        uploads.forget(&self.target.name, &self.claim.slot);
+    }
+
+    fn feed_here(&mut self, pieces: &[Bytes], finish: bool) -> Result<(), Status> {
+        for piece in pieces {
+            match self.decoder.take() {
+                None => self.put(piece)?,
+                Some(mut decoder) => {
+                    self.put_compressed(&mut decoder, piece)?;
+                    self.decoder = Some(decoder);
+                }
+            }
+        }
+        if finish {
+            if self.decoder.as_ref().is_some_and(|d| !d.at_end()) {
+                return Err(invalid("data", "the zstd stream is cut off"));
+            }
+            let upload = self.claim.upload.take().ok_or_else(lost)?;
+            upload.finish()?;
+        } else if let Some(upload) = &*self.claim.upload {
+            self.claim.slot.progress(upload.written());
+        }
+        Ok(())
+    }
+
+    fn put_compressed(&mut self, decoder: &mut Decoder, piece: &[u8]) -> Result<(), Status> {
+        let mut rest = piece;
+        loop {
+            let plain = decoder.step(&mut rest).map_err(|e| invalid("data", e))?;
+            if plain.is_empty() {
+                return Ok(());
+            }
+            self.put(plain)?;
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        let skip = self.skip.min(bytes.len() as u64);
+        self.skip -= skip;
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let bytes = bytes.get(skip..).unwrap_or_default();
+        let upload = self.claim.upload.as_mut().ok_or_else(lost)?;
+        self.target.inner.with_room(|| upload.write(bytes))?;
+        Ok(())
+    }
+}
+
+fn lost() -> Status {
+    Status::aborted("this upload was given up")
+}
+
+/// One call of `Write`.
+struct Call {
+    sink: Sink,
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    next_offset: i64,
+}
+
+impl Call {
+    async fn run(
+        mut self,
+        first: WriteRequest,
+        messages: &mut Streaming<WriteRequest>,
+    ) -> Result<WriteResponse, Status> {
+        let mut message = first;
+        loop {
+            self.check(&message)?;
+            self.next_offset += i64::try_from(message.data.len()).unwrap_or(i64::MAX);
+            self.pending_bytes += message.data.len();
+            self.pending.push(message.data);
+            if message.finish_write {
+                let committed_size = self.next_offset;
+                self.flush(true).await?;
+                return Ok(WriteResponse { committed_size });
+            }
+            if self.pending_bytes >= HOP {
+                if self.sink.target.is_present() {
+                    let response = self.sink.target.already_present();
+                    blocking(move || self.sink.give_up()).await?;
+                    return Ok(response);
+                }
+                self = self.flush(false).await?;
+            }
+            message = match messages.message().await {
+                Ok(Some(message)) => message,
+                // Keep what came, for the client to resume.
+                Ok(None) => return self.flush(false).await?.committed(),
+                Err(error) => {
+                    self.flush(false).await?;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn check(&self, message: &WriteRequest) -> Result<(), Status> {
+        let name = &message.resource_name;
+        if !name.is_empty() && *name != self.sink.target.name {
+            return Err(invalid("resource_name", "it changed within the call"));
+        }
+        if message.write_offset != self.next_offset {
+            let reason = format!("it is {}, not {}", message.write_offset, self.next_offset);
+            return Err(invalid("write_offset", reason));
+        }
+        Ok(())
+    }
+
+    async fn flush(mut self, finish: bool) -> Result<Self, Status> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        self.sink = self.sink.feed(pending, finish).await?;
+        Ok(self)
+    }
+
+    fn committed(&self) -> Result<WriteResponse, Status> {
+        let written = self.sink.claim.upload.as_ref().map_or(0, Upload::written);
+        let committed_size = i64::try_from(written).unwrap_or(i64::MAX);
+        Ok(WriteResponse { committed_size })
+    }
+}

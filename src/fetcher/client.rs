@@ -1,0 +1,146 @@
+//! Asks one origin, and follows its redirects under our own rules.
+//!
+//! Not for: what comes after the response head (`receive`).
+//! Called by: `fetch`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use secrecy::ExposeSecret;
+
+use super::Failure;
+use super::connector::Connector;
+use super::failed::Failed;
+use super::target::Target;
+use crate::asset::{SecretValue, is_selecting_header};
+
+const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
+/// Windows of an HTTP/2 origin: enough for a fast path over a long distance,
+/// little enough that a hundred downloads stay small.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// An HTTP client for origins.
+pub(super) struct Client {
+    pool: Pool<Connector, Empty<Bytes>>,
+    head_timeout: Duration,
+    max_redirects: u32,
+}
+
+/// A response head with the body to come, at the end of all redirects.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// The last URL, redacted, if it is not the first.
+    pub(super) redirected_to: Option<String>,
+}
+
+impl Client {
+    /// `head_timeout` is for connection, request and response head of one hop.
+    pub(super) fn new(connector: Connector, head_timeout: Duration, max_redirects: u32) -> Self {
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(15))
+            .pool_max_idle_per_host(8)
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW)
+            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .build(connector);
+        Self {
+            pool,
+            head_timeout,
+            max_redirects,
+        }
+    }
+
+    /// GETs `target` and follows redirects. The client's headers go with the
+    /// request as long as it stays at the origin they were meant for; after
+    /// that only those that select a representation do.
+    pub(super) async fn get(
+        &self,
+        mut target: Target,
+        headers: &[(HeaderName, SecretValue)],
+        pinned: bool,
+    ) -> Result<Answer, Failed> {
+        let mut own_origin = true;
+        let mut seen = vec![target.url.clone()];
+        let mut redirected_to = None;
+        loop {
+            let at = |mut failed: Failed| {
+                failed.redirected_to.clone_from(&redirected_to);
+                failed
+            };
+            let request = request(&target, headers, own_origin).map_err(at)?;
+            let response = self.send(request).await.map_err(at)?;
+            if !is_redirect(response.status()) {
+                return Ok(Answer {
+                    response,
+                    redirected_to,
+                });
+            }
+            let unusable = |text: &str| at(Failed::new(Failure::Unusable, text));
+            let location = response.headers().get(header::LOCATION);
+            let location = location.ok_or_else(|| unusable("a redirect to nowhere"))?;
+            let next = target.redirected(location, pinned).map_err(at)?;
+            if seen.contains(&next.url) {
+                return Err(unusable("redirects in a circle"));
+            }
+            if seen.len() > self.max_redirects as usize {
+                let text = format!("more than {} redirects", self.max_redirects);
+                return Err(unusable(&text));
+            }
+            own_origin = own_origin && target.same_origin(&next);
+            seen.push(next.url.clone());
+            redirected_to = Some(next.redacted());
+            target = next;
+        }
+    }
+
+    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failed> {
+        match tokio::time::timeout(self.head_timeout, self.pool.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Failed::request(&error)),
+            Err(_) => {
+                let text = format!("no answer within {:?}", self.head_timeout);
+                Err(Failed::unavailable(text))
+            }
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn request(
+    target: &Target,
+    headers: &[(HeaderName, SecretValue)],
+    own_origin: bool,
+) -> Result<Request<Empty<Bytes>>, Failed> {
+    let bad = |_| Failed::new(Failure::NotFound, "not a valid URL, cannot be fetched");
+    let uri: http::Uri = target.url.as_str().parse().map_err(bad)?;
+    let mut map = HeaderMap::new();
+    map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    map.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    if let Some(basic) = &target.basic {
+        map.insert(header::AUTHORIZATION, basic.clone());
+    }
+    for (name, value) in headers {
+        if own_origin || is_selecting_header(name.as_str()) {
+            let value = HeaderValue::from_str(value.expose_secret());
+            let unusable = |_| Failed::new(Failure::Unusable, "a header that cannot be sent");
+            let mut value = value.map_err(unusable)?;
+            value.set_sensitive(true);
+            map.insert(name, value);
+        }
+    }
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = map;
+    Ok(request)
+}

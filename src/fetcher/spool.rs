@@ -1,0 +1,170 @@
+//! Room for bodies on their way to the cache: small ones in memory, others in
+//! unlinked temporary files, both under a budget for all fetches together.
+//!
+//! A file has no name, so nothing is left behind however a fetch ends.
+//! Not for: which bytes come (`receive`).
+//! Called by: `receive`, `fetch`.
+
+use std::fs::File;
+use std::io::{self, Seek as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::io::ReaderStream;
+
+/// Budgets are counted in units of this many bytes.
+const UNIT: u64 = 64 * 1024;
+/// Bytes read from a file at once.
+const READ: usize = 256 * 1024;
+
+/// The budgets and the place for files.
+#[derive(Debug)]
+pub(super) struct Spool {
+    memory: Budget,
+    disk: Budget,
+    dir: PathBuf,
+}
+
+impl Spool {
+    pub(super) fn new(dir: PathBuf, memory: u64, disk: u64) -> Self {
+        Self {
+            memory: Budget::new(memory),
+            disk: Budget::new(disk),
+            dir,
+        }
+    }
+
+    pub(super) fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
+    pub(super) fn disk(&self) -> &Budget {
+        &self.disk
+    }
+
+    /// A new file without a name.
+    pub(super) async fn file(&self) -> io::Result<File> {
+        let dir = self.dir.clone();
+        let made = tokio::task::spawn_blocking(move || tempfile::tempfile_in(dir));
+        made.await.map_err(io::Error::other)?
+    }
+}
+
+/// Bytes that may be held at once.
+#[derive(Debug)]
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Budget {
+    fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
+        Self {
+            free: Arc::new(Semaphore::new(units as usize)),
+            units,
+        }
+    }
+
+    /// All bytes there are.
+    pub(super) fn total(&self) -> u64 {
+        u64::from(self.units) * UNIT
+    }
+
+    /// A share of `bytes`, if there is room at once.
+    pub(super) fn try_share(&self, bytes: u64) -> Option<Share> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(units).ok()?;
+        Some(Share::new(permit))
+    }
+
+    /// A share of `bytes` as soon as there is room; `None` if there never is.
+    pub(super) async fn share(&self, bytes: u64) -> Option<Share> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        if units > self.units {
+            return None;
+        }
+        let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
+        permit.ok().map(Share::new)
+    }
+}
+
+/// A part of a budget, given back on drop.
+#[derive(Debug)]
+pub(super) struct Share(OwnedSemaphorePermit);
+
+impl Share {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        let share = Self(permit);
+        metrics::gauge!("assetgate_spool_bytes").increment(share.gauge());
+        share
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.num_permits() as u64 * UNIT
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact")]
+    fn gauge(&self) -> f64 {
+        self.bytes() as f64
+    }
+
+    /// Grows to hold `bytes`; false if there is no room.
+    pub(super) fn grow(&mut self, budget: &Budget, bytes: u64) -> bool {
+        let Some(lacking) = bytes.checked_sub(self.bytes()).filter(|lack| *lack > 0) else {
+            return true;
+        };
+        let units = u32::try_from(lacking.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(&budget.free).try_acquire_many_owned(units) else {
+            return false;
+        };
+        let before = self.gauge();
+        self.0.merge(more);
+        metrics::gauge!("assetgate_spool_bytes").increment(self.gauge() - before);
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        metrics::gauge!("assetgate_spool_bytes").decrement(self.gauge());
+    }
+}
+
+/// A body that has been received, with its share of the budget.
+#[derive(Debug)]
+pub(super) enum Content {
+    Memory(Bytes, #[allow(dead_code, reason = "held, not read")] Share),
+    File(File, #[allow(dead_code, reason = "held, not read")] Share),
+}
+
+/// Reads a spooled file from its beginning.
+pub(super) fn read(
+    mut file: &File,
+) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static + use<>> {
+    file.rewind()?;
+    let copy = tokio::fs::File::from_std(file.try_clone()?);
+    Ok(ReaderStream::with_capacity(copy, READ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn budgets_hold_and_are_given_back() {
+        let spool = Spool::new(std::env::temp_dir(), 4 * UNIT, 2 * UNIT);
+        let mut share = spool.memory().try_share(UNIT + 1).unwrap();
+        assert_eq!(share.bytes(), 2 * UNIT);
+        assert!(share.grow(spool.memory(), 2 * UNIT));
+        assert!(share.grow(spool.memory(), 4 * UNIT));
+        assert!(!share.grow(spool.memory(), 4 * UNIT + 1));
+        assert!(spool.memory().try_share(1).is_none());
+        drop(share);
+        assert!(spool.memory().try_share(4 * UNIT).is_some());
+        assert!(spool.disk().share(2 * UNIT + 1).await.is_none());
+    }
+}

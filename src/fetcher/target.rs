@@ -1,0 +1,202 @@
+//! A URI as something that can be requested: URL, credentials in it, and the
+//! rule for where a redirect may lead.
+//!
+//! Not for: addresses (`policy`).
+//! Called by: `fetch`, `client`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use url::Url;
+
+use super::Failure;
+use super::failed::Failed;
+use crate::asset::Uri;
+
+/// A URL that can be requested.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// Without user info and fragment.
+    pub(super) url: Url,
+    /// The user info as an `Authorization` value; for this origin only.
+    pub(super) basic: Option<HeaderValue>,
+}
+
+impl Target {
+    /// Reads a URI of a request. The lenient parser of browsers would find a
+    /// host in `http:///path` and `https:token`; here these are no URLs.
+    pub(super) fn parse(uri: &Uri) -> Result<Self, &'static str> {
+        let text = uri.as_str().ok_or("not UTF-8, cannot be fetched")?;
+        if !uri.is_http() {
+            return Err("not an http or https URL, cannot be fetched");
+        }
+        let after_scheme = text.split_once(':').map_or("", |(_, rest)| rest);
+        let authority = after_scheme.strip_prefix("//").unwrap_or("");
+        if authority.is_empty() || authority.starts_with(['/', '?', '#', '\\']) {
+            return Err("a URL without a host, cannot be fetched");
+        }
+        if text.chars().any(char::is_control) {
+            return Err("a URL with control characters, cannot be fetched");
+        }
+        let url = Url::parse(text).map_err(|_| "not a valid URL, cannot be fetched")?;
+        Ok(Self::from_url(url))
+    }
+
+    fn from_url(mut url: Url) -> Self {
+        let basic = basic(&url);
+        // These fail only for URLs without a host, which have none of it.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_fragment(None);
+        Self { url, basic }
+    }
+
+    /// Where a redirect with this `Location` leads. `pinned`: a checksum will
+    /// tell whether the bytes are the right ones.
+    pub(super) fn redirected(&self, location: &HeaderValue, pinned: bool) -> Result<Self, Failed> {
+        let unusable = |text: &str| Failed::new(Failure::Unusable, text);
+        let location = std::str::from_utf8(location.as_bytes())
+            .map_err(|_| unusable("a redirect to what is not UTF-8"))?;
+        let url = self.url.join(location);
+        let url = url.map_err(|_| unusable("a redirect to what is not a URL"))?;
+        match (self.url.scheme(), url.scheme()) {
+            ("https", "http") if !pinned => Err(Failed::new(
+                Failure::Disallowed,
+                "a redirect from https to http, which is not followed without a checksum",
+            )),
+            (_, "http" | "https") => Ok(Self::from_url(url)),
+            (_, other) => {
+                let scheme: String = other.chars().take(20).collect();
+                let text = format!("a redirect to {scheme}:, which is not followed");
+                Err(Failed::new(Failure::Disallowed, text))
+            }
+        }
+    }
+
+    /// Whether credentials for `self` may go to `other`.
+    pub(super) fn same_origin(&self, other: &Self) -> bool {
+        self.url.origin() == other.url.origin()
+    }
+
+    /// Scheme, host, port and path, for people.
+    pub(super) fn redacted(&self) -> String {
+        Uri::new(self.url.as_str().to_owned()).redacted()
+    }
+}
+
+fn basic(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut pair = percent_decoded(url.username());
+    pair.push(b':');
+    pair.extend(percent_decoded(url.password().unwrap_or("")));
+    let value = format!("Basic {}", STANDARD.encode(pair));
+    let mut value = HeaderValue::from_str(&value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok());
+        let byte = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
+        match byte {
+            Some(byte) if first == b'%' => {
+                out.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(uri: &str) -> Result<Target, &'static str> {
+        Target::parse(&Uri::new(uri.to_owned()))
+    }
+
+    #[test]
+    fn scenario_17_what_is_no_http_url_cannot_be_fetched() {
+        for bad in [
+            "ftp://h/x",
+            "file:///etc/passwd",
+            "relative/path",
+            "http:///path",
+            "https:token",
+            "urn:a:b",
+            "http://",
+            "http:/h/x",
+            "http://h:99999/",
+            "http://[::1/",
+            "http://a b/",
+            "http://h/a\nb",
+            "http:\\\\h\\x",
+            "",
+            "http://?x",
+            "http://%zz/",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(Target::parse(&Uri::new(&b"http://h/\xff"[..])).is_err());
+        for good in [
+            "http://h/a b",
+            "HTTPS://H:8443",
+            "http://[::1]/x",
+            "http://127.1/",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        assert_eq!(
+            parse("http://0x7f.1/").unwrap().url.host_str(),
+            Some("127.0.0.1")
+        );
+    }
+
+    #[test]
+    fn user_info_becomes_a_header_and_leaves_the_url() {
+        let target = parse("http://us%40er:p%3Ass@h/x?y=1#frag").unwrap();
+        assert_eq!(target.url.as_str(), "http://h/x?y=1");
+        let basic = target.basic.unwrap();
+        assert!(basic.is_sensitive());
+        assert_eq!(basic, "Basic dXNAZXI6cDpzcw==");
+        assert_eq!(parse("http://h/").unwrap().basic, None);
+    }
+
+    #[test]
+    fn where_redirects_may_lead() {
+        let from = parse("https://h/a/b").unwrap();
+        let to = |location: &'static str, pinned| {
+            let value = HeaderValue::from_static(location);
+            from.redirected(&value, pinned).map(|t| t.url.to_string())
+        };
+        assert_eq!(to("c", false).unwrap(), "https://h/a/c");
+        assert_eq!(to("//cdn/c", false).unwrap(), "https://cdn/c");
+        assert_eq!(to("http://h/c", true).unwrap(), "http://h/c");
+        for (location, failure) in [
+            ("http://h/c", Failure::Disallowed),
+            ("ftp://h/c", Failure::Disallowed),
+            ("file:///etc/passwd", Failure::Disallowed),
+            ("https://h:99999/", Failure::Unusable),
+        ] {
+            assert_eq!(
+                to(location, false).unwrap_err().failure,
+                failure,
+                "{location}"
+            );
+        }
+        assert!(!from.same_origin(&parse("http://h/a/b").unwrap()));
+        assert!(!from.same_origin(&parse("https://h:444/").unwrap()));
+        assert!(from.same_origin(&parse("https://h:443/x").unwrap()));
+    }
+}

@@ -1,0 +1,61 @@
+//! Forwarding as the router's fallback: what no service of ours is registered
+//! for.
+//!
+//! The prefix check of `server::dispatch` is a short cut to the same: it spares
+//! the router and a box per call.
+//!
+//! Not for: the common path.
+//! Called by: the router.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower::Service;
+
+use super::{Forward, Session};
+
+/// Forwards whatever it is called with. A call goes the way of the downstream
+/// connection it came over, if its extensions hold that [`Session`].
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    shared: Session,
+}
+
+impl Forward {
+    /// This as a service for the router's fallback.
+    #[must_use]
+    pub fn into_fallback(self) -> Fallback {
+        Fallback {
+            shared: self.session(),
+        }
+    }
+}
+
+impl Service<Request<axum::body::Body>> for Fallback {
+    type Response = Response<axum::body::Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
+        let own = request.extensions().get::<Session>();
+        let session = own.unwrap_or(&self.shared).clone();
+        Box::pin(async move {
+            let request = request.map(tonic::body::Body::new);
+            Ok(match session.call_boxed(request).await {
+                Ok(response) => response.map(axum::body::Body::new),
+                // The router cannot pass a reset on before there is an answer;
+                // as the first thing in a body it can.
+                Err(reset) => {
+                    let reset = futures_util::stream::iter([Err::<bytes::Bytes, _>(reset)]);
+                    Response::new(axum::body::Body::from_stream(reset))
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! What the cache does not know: whether an origin can be asked, asking it,
+//! and recording what it gave.
+//!
+//! Not for: how an origin is asked (`fetcher`).
+
+use std::sync::Arc;
+
+use super::lookup::{Missed, key, key_qualifiers};
+use super::{Answer, Inner, Outcome, Query, ResolveError, Stats};
+use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
+use crate::fetcher::{Fetched, Fetcher};
+use crate::store::AssetStore;
+use crate::upstream::CallContext;
+
+impl<S, F: Fetcher, A> Inner<S, F, A> {
+    /// Refuses qualifiers that a fetch could not honour: content is never
+    /// fetched while ignoring one (Q1, Q5).
+    pub(super) fn check_supported(&self, query: &Query) -> Result<(), ResolveError> {
+        match self.fetcher.unsupported(&query.request) {
+            names if names.is_empty() => Ok(()),
+            names => Err(ResolveError::Unsupported(names)),
+        }
+    }
+
+    /// What must hold before an origin is contacted after a miss.
+    pub(super) fn check_origin(&self, query: &Query, missed: Missed) -> Result<(), ResolveError> {
+        let request = &query.request;
+        let fetchable = |uri| self.fetcher.is_fetchable(request.kind, uri);
+        if !request.uris.iter().any(fetchable) {
+            return Err(ResolveError::NotFound(reason(query, missed)));
+        }
+        self.check_supported(query)?;
+        if !request.scope.function.is_computable() {
+            return Err(ResolveError::NotComputable(request.scope.function));
+        }
+        Ok(())
+    }
+}
+
+impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
+    /// The body of a flight.
+    pub(super) async fn fetch_and_record(
+        self: Arc<Self>,
+        context: CallContext,
+        query: Query,
+    ) -> Result<Answer, ResolveError> {
+        let fetched = self.fetcher.fetch(&context, &query.request).await?;
+        let qualifiers = self.record(&context, &query, &fetched).await;
+        Ok(Answer {
+            kind: query.request.kind,
+            digest: fetched.digest,
+            uri_index: Some(fetched.uri_index),
+            qualifiers,
+            outcome: Outcome::Fetched,
+            stats: Stats {
+                origin_bytes: fetched.origin_bytes,
+                attempts: fetched.attempts,
+            },
+        })
+    }
+
+    /// Records fetched content. That the cache takes no reference does not
+    /// make the content wrong: it is counted, logged, and the fetch is OK
+    /// (S11). Returns the qualifiers the content is known by.
+    async fn record(&self, context: &CallContext, query: &Query, fetched: &Fetched) -> Qualifiers {
+        let (keys, qualifiers) = keys_of(query, fetched);
+        if keys.is_empty() {
+            return qualifiers;
+        }
+        let reference = reference_of(query, fetched, qualifiers);
+        if let Err(error) = self.store.put(context, &keys, &reference).await {
+            metrics::counter!("assetgate_reference_write_failures_total", "source" => "fetch")
+                .increment(1);
+            tracing::warn!(
+                asset.uri = reference.uri,
+                %error,
+                "fetched content could not be recorded and will be fetched again"
+            );
+        }
+        reference.qualifiers
+    }
+}
+
+/// Under which keys fetched content is recorded: pinned by a checksum, under
+/// every hash that was verified, whatever the URI; unpinned, under the URI
+/// that answered, unless credentials were needed to get it.
+fn keys_of(query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
+    let request = &query.request;
+    if request.integrity.is_some() {
+        let verified = fetched.verified.iter();
+        let spaces = verified.filter_map(|c| KeySpace::checksum(c, &request.qualifiers));
+        let keys = spaces.map(|space| key(query, space)).collect();
+        return (keys, request.qualifiers.clone());
+    }
+    let qualifiers = key_qualifiers(query, fetched.uri_index);
+    let Some(uri) = request.uris.get(fetched.uri_index) else {
+        return (Vec::new(), qualifiers);
+    };
+    if fetched.with_credentials || uri.has_secret() || request.qualifiers.had_secret() {
+        return (Vec::new(), qualifiers);
+    }
+    let space = KeySpace::Exact {
+        uri: uri.clone(),
+        qualifiers: qualifiers.clone(),
+    };
+    (vec![key(query, space)], qualifiers)
+}
+
+fn reference_of(query: &Query, fetched: &Fetched, qualifiers: Qualifiers) -> AssetReference {
+    let uri = query.request.uris.get(fetched.uri_index);
+    AssetReference {
+        kind: query.request.kind,
+        digest: fetched.digest.clone(),
+        uri: uri.map(|uri| uri.redacted()).unwrap_or_default(),
+        qualifiers,
+        content_time: fetched.started_at,
+        expire_at: None,
+        source: Source::Fetch,
+        validators: fetched.validators.clone(),
+        verified: fetched.verified.clone(),
+        referenced_blobs: Vec::new(),
+        referenced_directories: Vec::new(),
+    }
+}
+
+/// Why a fetch ends here, in a sentence for whoever asked.
+fn reason(query: &Query, missed: Missed) -> String {
+    let request = &query.request;
+    if request.uris.is_empty() {
+        return "no content with this checksum is known here".to_owned();
+    }
+    let pushed = match missed {
+        Missed::Absent | Missed::Unpinned => {
+            "nobody pushed this asset with exactly these qualifiers"
+        }
+        Missed::Contradicted => "what was pushed under it does not have this checksum",
+        Missed::Gone => "it was pushed, but its content is no longer in the cache",
+        Missed::Expired => "what was pushed under it has expired or was withdrawn",
+        Missed::Stale => "what was pushed under it is older than oldest_content_accepted",
+    };
+    let is_directory_url =
+        request.kind == AssetKind::Directory && request.uris.iter().any(|uri| uri.is_http());
+    let origin = if is_directory_url {
+        "it cannot be fetched either: unpacking archives is not built in yet, or is switched off"
+    } else {
+        "no origin can be asked for such a URI"
+    };
+    format!("{pushed}, and {origin}")
+}

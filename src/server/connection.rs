@@ -1,0 +1,229 @@
+//! One downstream connection: TLS, what it speaks, HTTP/2, its end.
+//!
+//! Not for: calls (`dispatch`).
+//! Called by: `accept`.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsAcceptor;
+
+use super::PeerInfo;
+use super::dispatch::{Desk, Dispatch};
+use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
+use crate::drain::Drain;
+use crate::net::tls::ServerTls;
+use crate::net::{Coalesced, Executor, Flushed, RawStream, Stream};
+
+/// What one downstream connection may do.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    /// How long TLS and the HTTP/2 preface may take.
+    pub handshake_timeout: Duration,
+    /// How long a connection is kept on which no call begins.
+    pub idle_timeout: Duration,
+    /// Idle time after which the kernel probes the connection.
+    pub keep_alive: Duration,
+    /// HTTP/2 pings to clients; see `net::keep_alive` for what is done besides.
+    pub ping_interval: Option<Duration>,
+    /// Window of one stream: 256 KiB carries 256 MB/s at 1 ms round-trip time.
+    pub stream_window: u32,
+    /// Window of a connection; not below 8 MiB, see `upstream::PoolSettings`.
+    pub connection_window: u32,
+    /// Calls at a time.
+    pub max_concurrent_streams: u32,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30 * 60),
+            keep_alive: Duration::from_secs(30),
+            ping_interval: None,
+            stream_window: 256 * 1024,
+            connection_window: 8 * 1024 * 1024,
+            max_concurrent_streams: 1000,
+        }
+    }
+}
+
+/// What the connections of a thread share.
+pub(super) struct Shared {
+    pub(super) dispatch: Dispatch,
+    pub(super) settings: ConnectionSettings,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) drain: Drain,
+}
+
+/// What is known of a connection before it is served.
+pub(super) struct Accepted {
+    pub(super) address: Option<SocketAddr>,
+    /// Its share of the limit on connections.
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Shared>) {
+    let Accepted { address, slot } = accepted;
+    metrics::counter!("assetgate_connections_accepted_total").increment(1);
+    let _open = Open::new(slot);
+    let handshake = tokio::time::timeout(
+        shared.settings.handshake_timeout,
+        greet(stream, address, &shared),
+    );
+    let greeted = tokio::select! {
+        greeted = handshake => greeted.unwrap_or(Err("timeout")),
+        () = shared.drain.started() => return,
+    };
+    match greeted {
+        Ok((stream, peer)) => speak_http2(stream, peer, &shared).await,
+        Err("closed") => {}
+        Err(reason) => {
+            metrics::counter!("assetgate_connections_refused_total", "reason" => reason)
+                .increment(1);
+            tracing::debug!(client.address = ?address, reason, "connection refused");
+        }
+    }
+}
+
+/// The connection as counted.
+struct Open {
+    gauge: metrics::Gauge,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(slot: OwnedSemaphorePermit) -> Self {
+        let gauge = metrics::gauge!("assetgate_connections");
+        gauge.increment(1.0);
+        Self { gauge, _slot: slot }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.decrement(1.0);
+    }
+}
+
+/// Gets a connection to where HTTP/2 frames come next, or says in a word (a
+/// metric's label) why not.
+async fn greet(
+    stream: RawStream,
+    address: Option<SocketAddr>,
+    shared: &Shared,
+) -> Result<(Stream, PeerInfo), &'static str> {
+    let mut peer = PeerInfo {
+        address,
+        ..PeerInfo::default()
+    };
+    let mut stream = match &shared.tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let acceptor = TlsAcceptor::from(tls.current());
+            let stream = acceptor.accept(stream).await.map_err(|error| {
+                tracing::debug!(client.address = ?address, %error, "TLS handshake failed");
+                "tls"
+            })?;
+            peer.tls = true;
+            let certificates = stream.get_ref().1.peer_certificates();
+            peer.certificate = certificates.and_then(|c| c.first()).cloned();
+            Stream::Tls(Box::new(stream.into()))
+        }
+    };
+    match sniff(&mut stream).await {
+        Ok(Sniffed::Http2) => Ok((stream, peer)),
+        Ok(Sniffed::Http1) => {
+            // It may be gone before it reads that.
+            drop(refuse_http1(&mut stream).await);
+            Err("http1")
+        }
+        Ok(Sniffed::Garbage) => Err("garbage"),
+        // Port scans and TCP health checks.
+        Ok(Sniffed::Closed) | Err(_) => Err("closed"),
+    }
+}
+
+/// What the calls of a connection share.
+struct Line {
+    desk: Desk,
+    /// Calls so far.
+    calls: AtomicU64,
+}
+
+async fn speak_http2(stream: Stream, peer: PeerInfo, shared: &Shared) {
+    let line = Arc::new(Line {
+        desk: shared.dispatch.desk(peer),
+        calls: AtomicU64::new(0),
+    });
+    let stream = Coalesced::with_read(stream, PREFACE);
+    let called = Arc::clone(&line);
+    let service = service_fn(move |request| {
+        called.calls.fetch_add(1, Relaxed);
+        let line = Arc::clone(&called);
+        async move { line.desk.answer(request).await }
+    });
+    let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
+    let mut connection = pin!(Flushed::new(connection, stream));
+    let mut end = pin!(reason_to_end(&line, shared));
+    let mut ending = false;
+    let result = poll_fn(|cx| {
+        if !ending && end.as_mut().poll(cx).is_ready() {
+            ending = true;
+            connection.as_mut().connection().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(client.address = ?line.desk.peer().address, %error, "connection ended");
+    }
+}
+
+/// Waits for the stop, or until no call began for the idle time.
+async fn reason_to_end(line: &Line, shared: &Shared) {
+    let idle = async {
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(shared.settings.idle_timeout).await;
+            let calls = line.calls.load(Relaxed);
+            // Calls that still run are not looked for: they are let finish.
+            if calls == seen {
+                return;
+            }
+            seen = calls;
+        }
+    };
+    tokio::select! {
+        () = idle => {}
+        () = shared.drain.started() => {}
+    }
+}
+
+fn builder(settings: &ConnectionSettings) -> Builder<Executor> {
+    let mut builder = Builder::new(Executor);
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(256 * 1024)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        // The default of 20 ends the connection of a client that cancels a
+        // hundred calls at once; some bound is needed (CVE-2023-44487).
+        .max_pending_accept_reset_streams(1000)
+        .max_local_error_reset_streams(1024)
+        .max_send_buf_size(400 * 1024)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(settings.ping_interval);
+    builder
+}

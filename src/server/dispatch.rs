@@ -1,0 +1,112 @@
+//! Which calls we answer ourselves and which are forwarded, by their path.
+//!
+//! There is one router, with forwarding as its fallback. The prefix check is a
+//! short cut to that same fallback, which spares forwarded calls the router
+//! and a box each.
+//!
+//! Not for: the layers around our own services (`server::stack`).
+//! Called by: `connection`; `server::assembly` makes one per thread.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::Service;
+use tower::util::BoxCloneSyncService;
+
+use super::PeerInfo;
+use crate::forward::{Body, Forward, Session, is_grpc, not_grpc};
+
+/// Our own services, with the layers around them.
+pub type Native =
+    BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
+
+/// What is ours: the asset services, health and reflection.
+const OURS: [&str; 3] = [
+    "/build.bazel.remote.asset.v1.",
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.",
+];
+
+/// What a thread does with calls.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    forward: Forward,
+    native: Option<Native>,
+}
+
+/// The same for one connection.
+#[derive(Debug)]
+pub(super) struct Desk {
+    session: Session,
+    native: Option<Native>,
+    peer: Arc<PeerInfo>,
+}
+
+impl Dispatch {
+    /// Calls of our own services go to `native`, all others to `forward`.
+    #[must_use]
+    pub fn new(forward: Forward, native: Native) -> Self {
+        Self {
+            forward,
+            native: Some(native),
+        }
+    }
+
+    /// Everything is forwarded.
+    #[must_use]
+    pub fn forward_only(forward: Forward) -> Self {
+        Self {
+            forward,
+            native: None,
+        }
+    }
+
+    pub(super) fn desk(&self, peer: PeerInfo) -> Desk {
+        Desk {
+            session: self.forward.session(),
+            native: self.native.clone(),
+            peer: Arc::new(peer),
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    /// Answers one call.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, h2::Error> {
+        if !is_grpc(request.headers()) {
+            return Ok(not_grpc());
+        }
+        match &self.native {
+            Some(native) if is_ours(request.uri().path()) => {
+                Ok(self.answer_ourselves(native.clone(), request).await)
+            }
+            _ => self.session.call(request).await,
+        }
+    }
+
+    async fn answer_ourselves(
+        &self,
+        mut native: Native,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&self.peer));
+        // For what the router does not know.
+        extensions.insert(self.session.clone());
+        let Ok(response) = native.call(request.map(tonic::body::Body::new)).await;
+        response.map(Body::Native)
+    }
+}
+
+fn is_ours(path: &str) -> bool {
+    OURS.iter().any(|prefix| path.starts_with(prefix))
+}

@@ -1,0 +1,232 @@
+//! Clients and upstreams that misbehave, and what others notice of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use h2::server::SendResponse;
+use http::Request;
+use tokio::sync::Semaphore;
+
+use super::support::*;
+
+const PATH: &str = "/google.bytestream.ByteStream/Read";
+
+/// Answers `/large` with 8 MiB, everything else with an echo.
+async fn large_or_echo(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+    if request.uri().path() != "/large" {
+        return echo(request, respond).await;
+    }
+    let mut stream = respond.send_response(grpc_head(), false).unwrap();
+    for _ in 0..128 {
+        if send_all(&mut stream, vec![1; 65536].into(), false)
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    drop(stream.send_trailers(ok_trailers()));
+}
+
+/// Opens streams whose answers are never read.
+async fn stall(client: &Client, streams: usize) -> Vec<h2::RecvStream> {
+    join_all((0..streams).map(|_| async {
+        let (response, mut stream) = client.begin(request("/large")).await;
+        stream.send_data(Bytes::new(), true).unwrap();
+        soon(response).await.unwrap().into_body()
+    }))
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hurt_another() {
+    let stub = Stub::start(large_or_echo).await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let slow = Client::connect(proxy.address).await;
+    let _unread = stall(&slow, 200).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let bystander = Client::connect(proxy.address).await;
+    assert_eq!(bystander.call(request(PATH), "x").await.body, "x");
+    let large = bystander.call(request("/large"), "").await;
+    assert_eq!(large.body.len(), 8 << 20);
+}
+
+#[tokio::test]
+async fn above_the_cap_connections_are_shared_until_one_is_stuck() {
+    let stub = Stub::start(large_or_echo).await;
+    let mut settings = pool_settings(&[&stub.url()]);
+    (settings.soft_cap, settings.hard_cap) = (1, 2);
+    let proxy = Proxy::with(listener_settings(), settings);
+    let slow = Client::connect(proxy.address).await;
+    let bystander = Client::connect(proxy.address).await;
+    assert_eq!(slow.call(request(PATH), "x").await.body, "x");
+    assert_eq!(bystander.call(request(PATH), "x").await.body, "x");
+    assert_eq!(stub.connections.load(SeqCst), 1, "shared");
+
+    let _unread = stall(&slow, 100).await;
+    let started = tokio::time::Instant::now();
+    // A call that is sent before anybody can know may hang; not the next.
+    loop {
+        let call = bystander.try_call(request(PATH), "x");
+        match tokio::time::timeout(Duration::from_millis(500), call).await {
+            Ok(answer) if stub.connections.load(SeqCst) == 2 => {
+                assert_eq!(answer.unwrap().body, "x");
+                break;
+            }
+            _ => assert!(started.elapsed() < PATIENCE),
+        }
+    }
+    let large = bystander.call(request("/large"), "").await;
+    assert_eq!(large.body.len(), 8 << 20);
+}
+
+#[tokio::test]
+async fn a_burst_of_cancelled_calls_costs_nobody_the_connection() {
+    let stub = Stub::start(|request: Request<h2::RecvStream>, respond| async move {
+        if request.uri().path() == "/hang" {
+            std::future::pending::<()>().await;
+        }
+        echo(request, respond).await;
+    })
+    .await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let client = Client::connect(proxy.address).await;
+    let bystander = Client::connect(proxy.address).await;
+    assert_eq!(bystander.call(request(PATH), "x").await.body, "x");
+    for _ in 0..5 {
+        let mut calls = Vec::new();
+        for _ in 0..100 {
+            calls.push(client.begin(request("/hang")).await);
+        }
+        tokio::task::yield_now().await;
+        // All opened and reset in one go.
+        for (response, mut stream) in calls {
+            stream.send_reset(h2::Reason::CANCEL);
+            drop(response);
+        }
+        assert_eq!(client.call(request(PATH), "x").await.body, "x");
+        assert_eq!(bystander.call(request(PATH), "x").await.body, "x");
+    }
+}
+
+#[tokio::test]
+async fn many_tiny_messages_pass_both_ways() {
+    let stub = Stub::start(|request, mut respond: SendResponse<Bytes>| async move {
+        let read = read_all(request.into_body()).await.unwrap().0;
+        let mut stream = respond.send_response(grpc_head(), false).unwrap();
+        for piece in read.chunks(64) {
+            let piece = Bytes::copy_from_slice(piece);
+            send_all(&mut stream, piece, false).await.unwrap();
+        }
+        stream.send_trailers(ok_trailers()).unwrap();
+    })
+    .await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let client = Client::connect(proxy.address).await;
+    let calls = (0..4).map(|_| async {
+        let (response, mut stream) = client.begin(request("/tiny")).await;
+        let send = async {
+            for _ in 0..4000 {
+                let piece = Bytes::from_static(&[9; 64]);
+                send_all(&mut stream, piece, false).await.unwrap();
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+        };
+        let (answer, ()) = tokio::join!(soon(read_answer(response)), soon(send));
+        assert_eq!(answer.unwrap().body.len(), 4000 * 64);
+    });
+    join_all(calls).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_100_calls_at_a_time_gets_1000_in_turn() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = (Arc::clone(&now), Arc::clone(&most));
+    let mut builder = h2_server();
+    builder.max_concurrent_streams(100);
+    let any = "127.0.0.1:0".parse().unwrap();
+    let stub = Stub::start_at(any, builder, move |request, respond| {
+        let (now, most) = seen.clone();
+        async move {
+            most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now.fetch_sub(1, SeqCst);
+            echo(request, respond).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let client = Client::connect(proxy.address).await;
+    let calls = (0..1000).map(|_| async {
+        let answer = client.call(request(PATH), "x").await;
+        assert_eq!(
+            (answer.status().0.as_str(), &*answer.body),
+            ("0", &b"x"[..])
+        );
+    });
+    soon(join_all(calls)).await;
+    assert!(most.load(SeqCst) <= 100, "{most:?}");
+    assert_eq!(
+        stub.calls.load(SeqCst),
+        1000,
+        "none was refused and sent again"
+    );
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_a_stream_are_bounded_and_never_sent_once_cancelled() {
+    let open = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&open);
+    let mut builder = h2_server();
+    builder.max_concurrent_streams(1);
+    let any = "127.0.0.1:0".parse().unwrap();
+    let stub = Stub::start_at(any, builder, move |request, respond| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            echo(request, respond).await;
+        }
+    })
+    .await;
+    let mut settings = pool_settings(&[&stub.url()]);
+    settings.max_waiting = 2;
+    let proxy = Proxy::with(listener_settings(), settings);
+    let client = Client::connect(proxy.address).await;
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.call(request(PATH), "first").await }
+    });
+    eventually("the first call", || stub.calls.load(SeqCst) == 1).await;
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let (response, mut stream) = client.begin(request(PATH)).await;
+        stream.send_data("waiting".into(), true).unwrap();
+        waiting.push((response, stream));
+    }
+    // The queue is full when a third call is turned away.
+    let started = tokio::time::Instant::now();
+    loop {
+        let call = client.try_call(request(PATH), "x");
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(100), call).await {
+            assert_eq!(answer.unwrap().status().0, "8");
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE);
+    }
+    for (response, mut stream) in waiting {
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    open.add_permits(100);
+    assert_eq!(soon(first).await.unwrap().body, "first");
+    assert_eq!(client.call(request(PATH), "last").await.body, "last");
+    assert_eq!(
+        stub.calls.load(SeqCst),
+        2,
+        "the cancelled ones never arrived"
+    );
+}

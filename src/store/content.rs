@@ -1,0 +1,268 @@
+//! What is recorded beside the keys: proves that the content is there, and
+//! builds the Trees that keep it there.
+//!
+//! Missing content fails the push; a missing reference is a hint that did not
+//! hold, dropped and counted.
+//! Called by: `action_cache.rs`.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::encoding::{Blob, Outputs};
+use super::{Error, tree};
+use crate::asset::{AssetKind, AssetReference};
+use crate::digest::{Digest, Scope};
+use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
+
+/// Referenced trees walked at once; each may be large.
+const WALKS: usize = 2;
+
+/// The outputs of an entry, and the blobs they need.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub(super) outputs: Outputs,
+    pub(super) blobs: Vec<Blob>,
+}
+
+/// Looks at everything a reference names.
+pub(super) async fn gather(
+    cache: &Cache,
+    context: &CallContext,
+    scope: &Scope,
+    reference: &AssetReference,
+) -> Result<Content, Error> {
+    let gather = Gather {
+        cache,
+        context,
+        scope,
+    };
+    let (asset, hints) = tokio::try_join!(gather.asset(reference), gather.hints(reference))?;
+    let wanted = asset.wanted().chain(&hints.digests);
+    let missing = cache.find_missing(context, scope, wanted).await?;
+    let lost: Vec<Digest> = asset
+        .wanted()
+        .filter(|d| missing.contains(d))
+        .cloned()
+        .collect();
+    if !lost.is_empty() {
+        let unique: BTreeSet<Digest> = lost.into_iter().collect();
+        return Err(Error::Missing(unique.into_iter().collect()));
+    }
+    let given = hints.digests.len();
+    let mut hinted = hints.digests;
+    hinted.retain(|d| !missing.contains(d));
+    let dropped = hints.dropped + given - hinted.len();
+    let dropped = dropped + hints_over(tree::MAX_TREES, scope, &asset, &mut hinted)?;
+    if dropped > 0 {
+        tracing::debug!(dropped, "references of a push dropped");
+        metrics::counter!("assetgate_push_references_dropped_total").increment(dropped as u64);
+    }
+    asset.content(scope, hinted)
+}
+
+/// The asset itself, as far as it has been read.
+enum Asset {
+    Blob(Digest),
+    Directory {
+        nodes: Vec<TreeNode>,
+        tree: Option<Bytes>,
+    },
+}
+
+impl Asset {
+    /// What has not been seen to be present.
+    fn wanted(&self) -> Box<dyn Iterator<Item = &Digest> + Send + '_> {
+        match self {
+            Asset::Blob(digest) => Box::new(std::iter::once(digest)),
+            Asset::Directory { nodes, .. } => Box::new(nodes.iter().flat_map(|n| &n.files)),
+        }
+    }
+
+    /// What the asset's own outputs keep already.
+    fn kept(&self) -> BTreeSet<Digest> {
+        match self {
+            Asset::Directory { tree: None, .. } => BTreeSet::new(),
+            _ => self.wanted().cloned().collect(),
+        }
+    }
+
+    /// What has to be pinned for the asset's sake.
+    fn pins(&self) -> BTreeSet<Digest> {
+        let Asset::Directory { nodes, tree } = self else {
+            return BTreeSet::new();
+        };
+        let mut pins: BTreeSet<Digest> = nodes.iter().map(|n| n.digest.clone()).collect();
+        if tree.is_none() {
+            pins.extend(self.wanted().cloned());
+        }
+        pins.retain(|d| !d.is_empty());
+        pins
+    }
+
+    fn tree(&self) -> Option<&Bytes> {
+        match self {
+            Asset::Blob(_) => None,
+            Asset::Directory { tree, .. } => tree.as_ref(),
+        }
+    }
+
+    fn content(self, scope: &Scope, hints: BTreeSet<Digest>) -> Result<Content, Error> {
+        let function = scope.function;
+        let uncomputable = || upstream::Error::UnsupportedFunction(function);
+        let mut content = Content::default();
+        if let Some(tree) = self.tree() {
+            let digest = Digest::of(function, tree).ok_or_else(uncomputable)?;
+            content.outputs.tree = Some(digest.clone());
+            content.blobs.push((digest, tree.clone()));
+        }
+        let mut pins = self.pins();
+        pins.extend(hints);
+        for pins in tree::pin_trees(function, &pins).ok_or_else(uncomputable)? {
+            content.outputs.pins.push(pins.tree.0.clone());
+            content.blobs.push(pins.tree);
+            content.blobs.extend(pins.directories);
+        }
+        Ok(content)
+    }
+}
+
+/// Takes from the hints what is kept anyway, and those for which no room is
+/// left among `limit` bytes of Trees; returns how many these are.
+fn hints_over(
+    limit: usize,
+    scope: &Scope,
+    asset: &Asset,
+    hints: &mut BTreeSet<Digest>,
+) -> Result<usize, Error> {
+    let (kept, pins) = (asset.kept(), asset.pins());
+    hints.retain(|d| !kept.contains(d) && !pins.contains(d));
+    let size = |pins| tree::pins_size(scope.function, pins);
+    let own = asset.tree().map_or(0, Bytes::len) + size(pins.len());
+    let Some(left) = limit.checked_sub(own) else {
+        return Err(Error::TooLarge(format!(
+            "its pins take {own} bytes of at most {limit}"
+        )));
+    };
+    let room = left / size(1);
+    let excess = hints.iter().nth(room).cloned();
+    Ok(excess.map_or(0, |first| hints.split_off(&first).len()))
+}
+
+/// `references_*` of a push: digests to keep, and how many did not hold.
+#[derive(Default)]
+struct Hints {
+    digests: BTreeSet<Digest>,
+    dropped: usize,
+}
+
+struct Gather<'a> {
+    cache: &'a Cache,
+    context: &'a CallContext,
+    scope: &'a Scope,
+}
+
+impl Gather<'_> {
+    async fn asset(&self, reference: &AssetReference) -> Result<Asset, Error> {
+        if reference.kind == AssetKind::Blob {
+            return Ok(Asset::Blob(reference.digest.clone()));
+        }
+        let walk = self
+            .cache
+            .directories(self.context, self.scope, &reference.digest);
+        match walk.await {
+            Ok(closure) if closure.missing.is_empty() => {
+                let tree = tree::encode(&closure.nodes);
+                let nodes = closure.nodes;
+                Ok(Asset::Directory { nodes, tree })
+            }
+            Ok(closure) => Err(Error::Missing(closure.missing)),
+            Err(WalkError::Upstream(error)) => Err(error.into()),
+            Err(WalkError::NotADirectory(digest, why)) => Err(Error::NotADirectory(digest, why)),
+            Err(WalkError::TooLarge(what)) => Err(Error::TooLarge(format!("more than {what}"))),
+        }
+    }
+
+    async fn hints(&self, reference: &AssetReference) -> Result<Hints, Error> {
+        let roots: BTreeSet<&Digest> = reference.referenced_directories.iter().collect();
+        let roots = roots
+            .into_iter()
+            .filter(|d| !d.is_empty() && **d != reference.digest);
+        let walks: Vec<_> = roots.map(|root| self.hinted_tree(root)).collect();
+        let mut walks = stream::iter(walks).buffer_unordered(WALKS);
+        let mut hints = Hints::default();
+        while let Some(found) = walks.try_next().await? {
+            hints.digests.extend(found.digests);
+            hints.dropped += found.dropped;
+        }
+        hints
+            .digests
+            .extend(reference.referenced_blobs.iter().cloned());
+        hints.digests.retain(|d| !d.is_empty());
+        Ok(hints)
+    }
+
+    async fn hinted_tree(&self, root: &Digest) -> Result<Hints, Error> {
+        match self.cache.directories(self.context, self.scope, root).await {
+            Ok(closure) => {
+                let named = closure.nodes.into_iter().flat_map(|node| {
+                    let files = node.files.into_iter();
+                    files.chain([node.digest])
+                });
+                Ok(Hints {
+                    digests: named.collect(),
+                    dropped: closure.missing.len(),
+                })
+            }
+            Err(WalkError::Upstream(error @ upstream::Error::Corrupt(_))) => {
+                tracing::debug!(%error, "a referenced directory is dropped");
+                Ok(Hints {
+                    dropped: 1,
+                    ..Hints::default()
+                })
+            }
+            Err(WalkError::Upstream(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "a referenced directory is dropped");
+                Ok(Hints {
+                    dropped: 1,
+                    ..Hints::default()
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::double::{scope, sha256};
+
+    #[test]
+    fn hints_give_way_where_room_is_short_and_the_asset_never_does() {
+        let hints: BTreeSet<Digest> = (0..10u8).map(|i| sha256(&[i])).collect();
+        let blob = Asset::Blob(sha256(&[3]));
+        let size = |n| tree::pins_size(scope().function, n);
+        let mut kept = hints.clone();
+        let dropped = hints_over(size(4), &scope(), &blob, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (5, 4));
+        let mut kept = hints.clone();
+        let dropped = hints_over(size(9), &scope(), &blob, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (0, 9));
+
+        let node = |data: &'static [u8]| TreeNode {
+            digest: sha256(data),
+            bytes: Bytes::from_static(data),
+            directories: Vec::new(),
+            files: vec![sha256(&[1])],
+        };
+        let nodes = vec![node(b"a"), node(b"b"), node(b"c")];
+        let large = Asset::Directory { nodes, tree: None };
+        let mut kept = hints.clone();
+        let error = hints_over(size(3), &scope(), &large, &mut kept);
+        assert!(matches!(error, Err(Error::TooLarge(_))));
+        let dropped = hints_over(size(4), &scope(), &large, &mut kept);
+        assert_eq!((dropped.unwrap(), kept.len()), (9, 0));
+    }
+}

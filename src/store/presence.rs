@@ -1,0 +1,189 @@
+//! Whether what a reference names is in the CAS, completely, at this moment.
+//!
+//! Always asked by ourselves: whether the cache checks is not known here.
+//! A Directory blob that is gone is put back from the entry's Tree; most
+//! caches never look at Directory blobs and evict them first.
+//! Called by: `action_cache.rs`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::encoding::Outputs;
+use super::{Error, tree};
+use crate::asset::{AssetKind, AssetReference};
+use crate::digest::{Digest, Scope};
+use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
+
+/// Trees of look-ups under way are in memory, together at most this much.
+const BUDGET: usize = 128 << 20;
+/// What the budget is counted in.
+const UNIT: usize = 64 << 10;
+
+/// The outcome of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Everything is there.
+    Complete,
+    /// Something is not.
+    Incomplete,
+    /// The entry's Trees are not what they should be.
+    Unusable(&'static str),
+}
+
+/// Memory for the Trees of concurrent checks.
+#[derive(Debug)]
+pub(super) struct Budget(Semaphore);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Semaphore::new(BUDGET / UNIT))
+    }
+}
+
+/// Checks the content of one reference.
+pub(super) async fn check(
+    cache: &Cache,
+    budget: &Budget,
+    context: &CallContext,
+    scope: &Scope,
+    reference: &AssetReference,
+    outputs: &Outputs,
+) -> Result<Presence, Error> {
+    let trees: BTreeSet<&Digest> = outputs.pins.iter().chain(&outputs.tree).collect();
+    let size = trees.iter().fold(0, |n: u64, d| n.saturating_add(d.size()));
+    let Ok(size) = usize::try_from(size) else {
+        return Ok(Presence::Unusable("trees too large"));
+    };
+    let tree_size = outputs.tree.as_ref().map_or(0, Digest::size);
+    if size > tree::MAX_TREES || tree_size > tree::MAX_TREE as u64 + 1024 {
+        return Ok(Presence::Unusable("trees too large"));
+    }
+    let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX);
+    // Never closed; were it, memory would merely not be bounded.
+    let _permit = budget.0.acquire_many(units).await.ok();
+    let check = Check {
+        cache,
+        context,
+        scope,
+    };
+    match check.run(reference, outputs, trees).await {
+        Ok(presence) => Ok(presence),
+        Err(Error::Upstream(upstream::Error::Corrupt(_))) => Ok(Presence::Unusable("tree corrupt")),
+        Err(error) => Err(error),
+    }
+}
+
+struct Check<'a> {
+    cache: &'a Cache,
+    context: &'a CallContext,
+    scope: &'a Scope,
+}
+
+/// What has to be present, and what could be put back.
+#[derive(Default)]
+struct Wanted {
+    digests: BTreeSet<Digest>,
+    healable: HashMap<Digest, Bytes>,
+}
+
+impl Check<'_> {
+    async fn run(
+        &self,
+        reference: &AssetReference,
+        outputs: &Outputs,
+        trees: BTreeSet<&Digest>,
+    ) -> Result<Presence, Error> {
+        let mut blobs = HashMap::new();
+        if !trees.is_empty() {
+            blobs = self
+                .cache
+                .read_blobs(self.context, self.scope, trees.iter().copied())
+                .await?;
+        }
+        if trees.iter().any(|d| !blobs.contains_key(*d)) {
+            return Ok(Presence::Incomplete);
+        }
+        let mut wanted = Wanted::default();
+        let function = self.scope.function;
+        for pins in outputs.pins.iter().filter_map(|d| blobs.get(d)) {
+            match tree::decode_pins(function, pins.clone()) {
+                Ok(pins) => wanted.digests.extend(pins),
+                Err(why) => return Ok(Presence::Unusable(why)),
+            }
+        }
+        match (
+            reference.kind,
+            outputs.tree.as_ref().and_then(|d| blobs.get(d)),
+        ) {
+            (AssetKind::Blob, _) => {
+                wanted.digests.insert(reference.digest.clone());
+            }
+            (AssetKind::Directory, Some(tree)) => {
+                match tree::decode(function, &reference.digest, tree.clone()) {
+                    Ok(nodes) => wanted.add_tree(nodes),
+                    Err(why) => return Ok(Presence::Unusable(why)),
+                }
+            }
+            (AssetKind::Directory, None) => match self.walk(&reference.digest).await? {
+                Some(nodes) => wanted
+                    .digests
+                    .extend(nodes.into_iter().flat_map(|n| n.files)),
+                None => return Ok(Presence::Incomplete),
+            },
+        }
+        drop(blobs);
+        self.all_present(wanted).await
+    }
+
+    /// The directories of an asset too large to have a Tree, if all are there.
+    async fn walk(&self, root: &Digest) -> Result<Option<Vec<TreeNode>>, Error> {
+        match self.cache.directories(self.context, self.scope, root).await {
+            Ok(closure) if closure.missing.is_empty() => Ok(Some(closure.nodes)),
+            Ok(_) | Err(WalkError::NotADirectory(..) | WalkError::TooLarge(_)) => Ok(None),
+            Err(WalkError::Upstream(error)) => Err(error.into()),
+        }
+    }
+
+    async fn all_present(&self, wanted: Wanted) -> Result<Presence, Error> {
+        let Wanted {
+            digests,
+            mut healable,
+        } = wanted;
+        let missing = self
+            .cache
+            .find_missing(self.context, self.scope, &digests)
+            .await?;
+        if missing.is_empty() {
+            return Ok(Presence::Complete);
+        }
+        let lost: Option<Vec<_>> = missing
+            .into_iter()
+            .map(|digest| healable.remove(&digest).map(|bytes| (digest, bytes)))
+            .collect();
+        let Some(lost) = lost else {
+            return Ok(Presence::Incomplete);
+        };
+        let count = lost.len() as u64;
+        match self.cache.write_blobs(self.context, self.scope, lost).await {
+            Ok(()) => {
+                metrics::counter!("assetgate_directories_healed_total").increment(count);
+                Ok(Presence::Complete)
+            }
+            // A caller who may only read.
+            Err(error) if error.is_refusal() => Ok(Presence::Incomplete),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Wanted {
+    fn add_tree(&mut self, nodes: Vec<TreeNode>) {
+        for node in nodes {
+            self.digests.insert(node.digest.clone());
+            self.digests.extend(node.files);
+            self.healable.insert(node.digest, node.bytes);
+        }
+    }
+}

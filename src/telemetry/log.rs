@@ -1,0 +1,145 @@
+//! Logs on standard error: text for people, JSON for machines.
+//!
+//! Not for: which events there are.
+//! Called by: `cli` through `telemetry`.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// JSON or text; `None` is text on a terminal, else JSON.
+    pub json: Option<bool>,
+    /// `error`, `warn`, `info`, `debug` or `trace`, for this crate; others log
+    /// warnings at most, as their details are rarely about what a user did.
+    pub level: String,
+    /// The value of `RUST_LOG`, which replaces `level` when it makes sense.
+    pub directives: Option<String>,
+}
+
+impl LogSettings {
+    /// Whether logs will be JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.json
+            .unwrap_or_else(|| !std::io::stderr().is_terminal())
+    }
+
+    fn filter(&self) -> EnvFilter {
+        let given = self
+            .directives
+            .as_deref()
+            .filter(|text| !text.trim().is_empty());
+        given
+            .and_then(|text| EnvFilter::try_new(text).ok())
+            .unwrap_or_else(|| {
+                let level = &self.level;
+                let others = if level == "error" { "error" } else { "warn" };
+                EnvFilter::new(format!("{others},assetgate={level}"))
+            })
+    }
+}
+
+/// Logs to standard error from now on. Only the first call of a process counts;
+/// returns whether this was it.
+pub fn init_log(settings: &LogSettings) -> bool {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    subscriber(settings, color, std::io::stderr)
+        .try_init()
+        .is_ok()
+}
+
+fn subscriber<W>(
+    settings: &LogSettings,
+    color: bool,
+    writer: W,
+) -> Box<dyn tracing::Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(settings.filter())
+        .with_writer(writer);
+    if settings.is_json() {
+        Box::new(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .finish(),
+        )
+    } else {
+        Box::new(builder.with_ansi(color).with_target(false).finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(json: bool, level: &str, directives: Option<&str>) -> String {
+        let settings = LogSettings {
+            json: Some(json),
+            level: level.to_owned(),
+            directives: directives.map(str::to_owned),
+        };
+        let sink = Sink::default();
+        let writer = sink.clone();
+        tracing::subscriber::with_default(
+            subscriber(&settings, false, move || writer.clone()),
+            || {
+                tracing::info!(target: "assetgate::api", { asset.uri = "u" }, "said");
+                tracing::debug!(target: "assetgate::api", "whispered");
+                tracing::info!(target: "hyper", "chattered");
+            },
+        );
+        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_the_fields_on_top() {
+        let text = logged(true, "info", None);
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert_eq!(lines[0]["message"], "said");
+        assert_eq!(lines[0]["asset.uri"], "u");
+    }
+
+    #[test]
+    fn levels_are_ours_and_rust_log_replaces_them() {
+        assert!(logged(false, "debug", None).contains("whispered"));
+        assert!(!logged(false, "debug", None).contains("chattered"));
+        assert!(!logged(false, "warn", None).contains("said"));
+        assert!(logged(false, "error", Some("info")).contains("chattered"));
+        assert!(
+            logged(false, "info", Some("")).contains("said"),
+            "empty is not set"
+        );
+        assert!(
+            logged(false, "info", Some("a=b=c")).contains("said"),
+            "nonsense is not set"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! Every metric there is, in one table: name, kind, unit, help.
+//!
+//! `grpc_server_*` are the names of the gRPC ecosystem, so that dashboards for
+//! other servers work; the rest begins with `assetgate_`. `tests/it/layers.rs`
+//! fails when `src` records a metric that is not here.
+//! Not for: recording.
+//! Called by: `telemetry`.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Says which version runs; the value is always 1.
+pub(super) const BUILD_INFO: &str = "assetgate_build_info";
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// From a memory lookup to the longest fetch.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// Histograms and their bounds; without bounds they would be summaries, which
+/// cannot be added up over replicas.
+pub(super) const BUCKETS: &[(&str, &[f64])] = &[
+    ("grpc_server_handling_seconds", SECONDS),
+    ("assetgate_asset_duration_seconds", SECONDS),
+];
+
+#[rustfmt::skip]
+const TABLE: &[(&str, Kind, Unit, &str)] = &[
+    (BUILD_INFO, Gauge, Unit::Count, "The running version; always 1."),
+    ("grpc_server_started_total", Counter, Unit::Count, "Calls begun, by service, method and type."),
+    ("grpc_server_handled_total", Counter, Unit::Count, "Calls ended, by service, method, type and code."),
+    ("grpc_server_handling_seconds", Histogram, Unit::Seconds, "How long calls took, by service, method and type."),
+    ("assetgate_asset_requests_total", Counter, Unit::Count, "Fetches and pushes ended, by rpc, code (that inside the answer counts) and outcome."),
+    ("assetgate_asset_duration_seconds", Histogram, Unit::Seconds, "How long fetches and pushes took, by rpc and outcome."),
+    ("assetgate_reference_unusable_total", Counter, Unit::Count, "Entries under our keys that were taken for misses, by reason."),
+    ("assetgate_reference_write_failures_total", Counter, Unit::Count, "References of fetched content that could not be recorded."),
+    ("assetgate_push_references_dropped_total", Counter, Unit::Count, "Referenced blobs and directories of pushes that could not be kept alive."),
+    ("assetgate_directories_healed_total", Counter, Unit::Count, "Directory messages written again from their Tree."),
+    ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result."),
+    ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
+    ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),
+    ("assetgate_spool_bytes", Gauge, Unit::Bytes, "Bytes that downloads hold in memory and temporary files."),
+    ("assetgate_connections", Gauge, Unit::Count, "Client connections open."),
+    ("assetgate_connections_accepted_total", Counter, Unit::Count, "Client connections accepted."),
+    ("assetgate_connections_refused_total", Counter, Unit::Count, "Client connections turned away, by reason."),
+    ("assetgate_upstream_connections", Gauge, Unit::Count, "Connections to the cache open."),
+    ("assetgate_upstream_connections_opened_total", Counter, Unit::Count, "Connections to the cache opened."),
+    ("assetgate_upstream_connections_lost_total", Counter, Unit::Count, "Connections to the cache that broke."),
+    ("assetgate_upstream_dial_failures_total", Counter, Unit::Count, "Attempts to connect to the cache that failed."),
+    ("assetgate_upstream_calls_retried_total", Counter, Unit::Count, "Calls sent again because the cache had provably not processed them."),
+    ("assetgate_panics_total", Counter, Unit::Count, "Calls that ended by a bug; each has a log line."),
+    ("assetgate_embedded_bytes", Gauge, Unit::Bytes, "Bytes in the embedded cache."),
+    ("assetgate_embedded_blobs", Gauge, Unit::Count, "Files in the embedded cache."),
+    ("assetgate_embedded_evictions_total", Counter, Unit::Count, "Files the embedded cache dropped for space."),
+    ("assetgate_embedded_corrupt_total", Counter, Unit::Count, "Damaged files the embedded cache found and removed."),
+];
+
+/// Gives every metric its help text.
+pub(super) fn describe() {
+    for (name, kind, unit, help) in TABLE {
+        match kind {
+            Counter => describe_counter!(*name, *unit, *help),
+            Gauge => describe_gauge!(*name, *unit, *help),
+            Histogram => describe_histogram!(*name, *unit, *help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_what_they_are() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, kind, _, help) in TABLE {
+            assert!(seen.insert(name), "{name} stands twice");
+            assert!(
+                name.starts_with("assetgate_") || name.starts_with("grpc_"),
+                "{name}"
+            );
+            assert_eq!(matches!(kind, Counter), name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.'), "{name}");
+            let bounded = BUCKETS.iter().any(|(bounded, _)| bounded == name);
+            assert_eq!(matches!(kind, Histogram), bounded, "{name}");
+        }
+    }
+}

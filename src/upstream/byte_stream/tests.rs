@@ -1,0 +1,110 @@
+//! Uploads that stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::digest::{DigestFunction, InstanceName};
+use crate::upstream::double::{Double, scope, sha256};
+
+fn chunks(data: &[u8], size: usize) -> Vec<io::Result<Bytes>> {
+    data.chunks(size)
+        .map(|c| Ok(Bytes::copy_from_slice(c)))
+        .collect()
+}
+
+#[test]
+fn resource_names_follow_the_protocol() {
+    let digest = Digest::new(DigestFunction::Blake3, &"ab".repeat(32), 7).unwrap();
+    let scope = Scope::new(InstanceName::new("a/b").unwrap(), DigestFunction::Blake3);
+    let name = write_name(&scope, &digest);
+    let rest = name.strip_prefix("a/b/uploads/").unwrap();
+    let (uuid, rest) = rest.split_once('/').unwrap();
+    assert_eq!(uuid::Uuid::parse_str(uuid).unwrap().get_version_num(), 4);
+    assert_eq!(rest, format!("blobs/blake3/{}/7", "ab".repeat(32)));
+}
+
+#[tokio::test]
+async fn content_of_any_chunking_arrives() {
+    let double = Double::new();
+    let cache = double.cache();
+    let data: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
+    for size in [1_000, 65_536, 300_000, 700_000] {
+        let content = stream::iter(chunks(&data, size));
+        cache
+            .write_stream(&CallContext::default(), &scope(), &sha256(&data), content)
+            .await
+            .unwrap();
+        double.evict(&sha256(&data));
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_or_lies_leaves_nothing_behind() {
+    let double = Double::new();
+    let cache = double.cache();
+    let data = vec![7u8; 300_000];
+    let digest = sha256(&data);
+    let broken = || Err(io::Error::other("checksum mismatch"));
+    let mut held_back = chunks(&data, 100_000);
+    held_back.push(broken());
+    let mut early = chunks(&data[..200_000], 100_000);
+    early.push(broken());
+    let mut long = chunks(&data, 100_000);
+    long.push(Ok(Bytes::from_static(b"x")));
+    let cases = [
+        (held_back, "checksum mismatch"),
+        (early, "checksum mismatch"),
+        (chunks(&data[..299_999], 100_000), "299999 of 300000"),
+        (long, "longer than 300000"),
+    ];
+    for (content, want) in cases {
+        let error = cache
+            .write_stream(
+                &CallContext::default(),
+                &scope(),
+                &digest,
+                stream::iter(content),
+            )
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Source(_)), "{error}");
+        assert!(error.to_string().contains(want), "{error}");
+        assert!(!double.has(&digest));
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_ends_the_upload() {
+    let double = Double::new();
+    double.set(|s| s.early_success = true);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    let endless = stream::repeat_with(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Bytes::from_static(&[0; 65_536]))
+    });
+    let digest = Digest::new(DigestFunction::Sha256, &"0".repeat(64), 1 << 40).unwrap();
+    double
+        .cache()
+        .write_stream(&CallContext::default(), &scope(), &digest, endless)
+        .await
+        .unwrap();
+    assert!(taken.load(Ordering::Relaxed) < 100);
+}
+
+#[tokio::test]
+async fn the_empty_blob_is_never_uploaded() {
+    let double = Double::new();
+    double
+        .cache()
+        .write_stream(
+            &CallContext::default(),
+            &scope(),
+            &sha256(b""),
+            stream::empty(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(double.take_log(), Vec::<String>::new());
+}

@@ -1,0 +1,296 @@
+//! Opens the connections of a pool: to which address, how many, and again when
+//! one is lost.
+//!
+//! Not for: calls (`pool`), sockets (`dial`).
+//! Called by: `pool`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::dial::resolve;
+use super::health::{Health, Place};
+use super::load::Load;
+use super::target::Target;
+use super::{PoolSettings, TransportError};
+
+/// Free connections kept for the next downstream connection.
+const SPARES: usize = 4;
+/// How long the addresses of a name are used without asking again.
+const RESOLVED: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Opener {
+    pub(super) settings: PoolSettings,
+    pub(super) runtime: Handle,
+    pub(super) state: Mutex<State>,
+    /// Connections being opened.
+    pub(super) opening: AtomicUsize,
+    pub(super) keep_one: AtomicBool,
+    /// Ticks while connections are shared; see `load::Stalls`.
+    pub(super) clock: Arc<AtomicU32>,
+    pub(super) ticking: AtomicBool,
+    pub(super) probing: AtomicBool,
+    pub(super) refilling: AtomicBool,
+    pub(super) this: Weak<Opener>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// All connections, owned or spare.
+    live: Vec<Weak<Connection>>,
+    /// Those that nobody owns.
+    pub(super) spares: Vec<Arc<Connection>>,
+    pub(super) health: Health,
+    pub(super) resolved: HashMap<usize, (Instant, Vec<Arc<Target>>)>,
+}
+
+impl State {
+    /// All connections that take calls.
+    pub(super) fn usable(&mut self) -> Vec<Arc<Connection>> {
+        self.live.retain(|connection| connection.strong_count() > 0);
+        let usable = |connection: &Weak<Connection>| connection.upgrade().filter(|c| c.usable());
+        self.live.iter().filter_map(usable).collect()
+    }
+}
+
+impl Opener {
+    pub(super) fn new(settings: PoolSettings, runtime: Handle) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            settings,
+            runtime,
+            state: Mutex::default(),
+            opening: AtomicUsize::new(0),
+            keep_one: AtomicBool::new(false),
+            clock: Arc::default(),
+            ticking: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            refilling: AtomicBool::new(false),
+            this: this.clone(),
+        })
+    }
+
+    /// Takes back a connection that lost its last owner.
+    pub(super) fn keep_spare(&self, connection: Arc<Connection>) {
+        if !connection.usable() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.spares.retain(|spare| spare.usable());
+        if state.spares.len() < SPARES {
+            state.spares.push(connection);
+        }
+    }
+
+    /// A connection for a claim that has none: a free one, a new one, or above
+    /// the cap the one with the least load.
+    pub(super) async fn obtain(&self) -> Result<Arc<Connection>, TransportError> {
+        let (connections, spare) = {
+            let mut state = self.state.lock();
+            state.spares.retain(|spare| spare.usable());
+            (state.usable(), state.spares.pop())
+        };
+        if let Some(spare) = spare {
+            return Ok(spare);
+        }
+        let count = connections.len() + self.opening.load(Relaxed);
+        let least = least_loaded(&connections);
+        let cap = match &least {
+            // All are stuck: the point of the hard cap.
+            Some(least) if least.stuck() => self.settings.hard_cap,
+            Some(_) => self.settings.soft_cap,
+            // The cap is for sharing; with nothing to share there is no cap.
+            None => usize::MAX,
+        };
+        drop(connections);
+        let opened = if count < cap {
+            Some(self.open().await)
+        } else {
+            None
+        };
+        match (opened, least) {
+            (Some(Ok(opened)), _) => Ok(opened),
+            // Also when the upstream takes no further connection.
+            (_, Some(least)) => {
+                self.tick();
+                Ok(least)
+            }
+            (Some(Err(error)), None) => Err(error),
+            (None, None) => Err(self.unreachable()),
+        }
+    }
+
+    /// Opens a connection to the least loaded address that is not known to be
+    /// down. When all are, that is the answer: the probe finds out when one
+    /// comes back.
+    pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
+        self.opening.fetch_add(1, Relaxed);
+        let _opening = Opening(&self.opening);
+        let targets = self.targets(false).await;
+        let candidates = {
+            let mut state = self.state.lock();
+            let connections = state.usable();
+            let mut candidates: Vec<_> = targets
+                .into_iter()
+                .filter(|target| !state.health.is_down(&target.place()))
+                .map(|target| (load_of(&target, &connections), target))
+                .collect();
+            candidates.sort_by_key(|(load, _)| *load);
+            candidates
+        };
+        for (_, target) in candidates {
+            if let Some(connection) = self.connect(target).await {
+                return Ok(connection);
+            }
+        }
+        Err(self.unreachable())
+    }
+
+    fn unreachable(&self) -> TransportError {
+        let down = self.state.lock().health.any();
+        let (address, reason) = down.unwrap_or_else(|| {
+            let first = self.settings.endpoints.first();
+            let address = first.map_or_else(|| "(none)".into(), |e| e.to_string().into());
+            (address, "it has no address".into())
+        });
+        TransportError::Unreachable { address, reason }
+    }
+
+    /// One connection to one address. It is opened by a task of its own, so
+    /// that a caller who leaves does not stop it for those who wait with him.
+    async fn connect(&self, target: Arc<Target>) -> Option<Arc<Connection>> {
+        let opener = self.this.upgrade()?;
+        self.runtime
+            .spawn(async move { opener.connect_here(target).await })
+            .await
+            .ok()
+            .flatten()
+    }
+
+    pub(super) async fn connect_here(
+        self: Arc<Self>,
+        target: Arc<Target>,
+    ) -> Option<Arc<Connection>> {
+        let load = Arc::new(Load::new(
+            Arc::clone(&target.label),
+            Arc::clone(&self.clock),
+        ));
+        let this = self.this.clone();
+        let board = self.settings.board.clone();
+        let ended = move |load: Arc<Load>, reason: Option<String>| {
+            board.closed(reason.as_deref());
+            if let Some(reason) = reason {
+                tracing::info!(upstream.address = %load.address, %reason, "upstream connection lost");
+            }
+            if let Some(opener) = this.upgrade() {
+                opener.lost(&load);
+            }
+        };
+        let opened = Connection::open(Arc::clone(&target), load, &self.settings, ended).await;
+        match opened {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                self.settings.board.opened();
+                let mut state = self.state.lock();
+                state.live.push(Arc::downgrade(&connection));
+                if state.health.set_up(&target.place()) {
+                    tracing::info!(upstream.address = %target.label, "upstream can be reached again");
+                }
+                Some(connection)
+            }
+            Err(reason) => {
+                self.set_down(target.place(), Arc::clone(&target.label), &reason);
+                None
+            }
+        }
+    }
+
+    fn set_down(&self, place: Place, label: Arc<str>, reason: &str) {
+        self.settings.board.failed(&format!("{label}: {reason}"));
+        let mut state = self.state.lock();
+        if state
+            .health
+            .set_down(place, Arc::clone(&label), reason.into())
+        {
+            tracing::warn!(upstream.address = %label, %reason, "upstream cannot be reached");
+        }
+        drop(state);
+        self.probe();
+    }
+
+    /// The addresses of all endpoints, fresh enough. A name that could not be
+    /// resolved is only tried again when `probing`.
+    pub(super) async fn targets(&self, probing: bool) -> Vec<Arc<Target>> {
+        let mut all = Vec::new();
+        for (index, endpoint) in self.settings.endpoints.iter().enumerate() {
+            let known = self.state.lock().resolved.get(&index).cloned();
+            if let Some((when, targets)) = known
+                && when.elapsed() < RESOLVED
+            {
+                all.extend(targets);
+                continue;
+            }
+            if !probing && self.state.lock().health.is_down(&Place::Name(index)) {
+                continue;
+            }
+            let targets = resolve(endpoint).await.and_then(|addresses| {
+                let target = |address| Target::new(endpoint, address, &self.settings).map(Arc::new);
+                addresses
+                    .into_iter()
+                    .map(target)
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            match targets {
+                Ok(targets) => {
+                    let mut state = self.state.lock();
+                    state.health.set_up(&Place::Name(index));
+                    state
+                        .resolved
+                        .insert(index, (Instant::now(), targets.clone()));
+                    all.extend(targets);
+                }
+                Err(reason) => {
+                    self.set_down(Place::Name(index), endpoint.to_string().into(), &reason);
+                }
+            }
+        }
+        all
+    }
+}
+
+struct Opening<'a>(&'a AtomicUsize);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The connection with the fewest calls, one that is not stuck if there is any.
+fn least_loaded(connections: &[Arc<Connection>]) -> Option<Arc<Connection>> {
+    let load = |connection: &&Arc<Connection>| {
+        let load = &connection.load;
+        (
+            connection.stuck(),
+            load.in_flight.load(Relaxed) + load.waiting.load(Relaxed),
+            load.owners.load(Relaxed),
+        )
+    };
+    connections.iter().min_by_key(load).cloned()
+}
+
+/// How much goes to one address already: connections, then calls.
+fn load_of(target: &Target, connections: &[Arc<Connection>]) -> (usize, usize) {
+    connections
+        .iter()
+        .filter(|connection| connection.target.address == target.address)
+        .fold((0, 0), |(count, calls), connection| {
+            (count + 1, calls + connection.load.in_flight.load(Relaxed))
+        })
+}

@@ -1,0 +1,156 @@
+//! Directories of the CAS: what a `Directory` names, and the walk over all
+//! that are below one.
+//!
+//! Breadth first with batched reads, as some caches have no GetTree and others
+//! leave out what is missing without a word. Bounded in depth, number and
+//! bytes.
+//! Not for: `Tree` messages (`store::tree`).
+//! Called by: `store`.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{Cache, CallContext, Error};
+use crate::digest::{Digest, DigestFunction, Scope};
+use crate::proto::rev2;
+
+/// Most levels of a tree.
+const MAX_DEPTH: usize = 512;
+/// Most distinct directories of a tree.
+const MAX_DIRECTORIES: usize = 200_000;
+/// Most bytes of all `Directory` messages of a tree.
+const MAX_BYTES: u64 = 48 << 20;
+
+/// One `Directory`, reduced to what it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeNode {
+    /// Digest of the message.
+    pub digest: Digest,
+    /// The message exactly as stored, fields we do not know included.
+    pub bytes: Bytes,
+    /// Digests of its child directories, in its order.
+    pub directories: Vec<Digest>,
+    /// Digests of its files, in its order.
+    pub files: Vec<Digest>,
+}
+
+impl TreeNode {
+    /// Reads a message whose digest is verified already; the error says why
+    /// these bytes are not a `Directory`.
+    pub fn parse(
+        function: DigestFunction,
+        digest: Digest,
+        bytes: Bytes,
+    ) -> Result<TreeNode, String> {
+        let message = rev2::Directory::decode(bytes.clone())
+            .map_err(|e| format!("it cannot be decoded: {e}"))?;
+        // Unknown fields alone: some other content that happens to parse.
+        if message == rev2::Directory::default() && !bytes.is_empty() {
+            return Err("it holds no field of a Directory".to_owned());
+        }
+        check_names(&message)?;
+        let read = |wire: &Option<rev2::Digest>| {
+            Digest::from_wire(function, wire.as_ref()).map_err(|e| format!("a node's digest: {e}"))
+        };
+        let directories = message.directories.iter().map(|d| read(&d.digest));
+        let files = message.files.iter().map(|f| read(&f.digest));
+        Ok(TreeNode {
+            directories: directories.collect::<Result<_, _>>()?,
+            files: files.collect::<Result<_, _>>()?,
+            digest,
+            bytes,
+        })
+    }
+}
+
+/// Names are one path segment each and unique over all kinds of nodes.
+fn check_names(message: &rev2::Directory) -> Result<(), String> {
+    let files = message.files.iter().map(|n| &n.name);
+    let directories = message.directories.iter().map(|n| &n.name);
+    let links = message.symlinks.iter().map(|n| &n.name);
+    let mut seen = HashSet::new();
+    for name in files.chain(directories).chain(links) {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(format!("{name:?} is not a name"));
+        }
+        if !seen.insert(name) {
+            return Err(format!("the name {name:?} stands in it twice"));
+        }
+    }
+    Ok(())
+}
+
+/// All directories at and below a root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Closure {
+    /// Each distinct directory once, the root first, by level.
+    pub nodes: Vec<TreeNode>,
+    /// Directories that are not in the CAS.
+    pub missing: Vec<Digest>,
+}
+
+/// Why a tree cannot be walked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WalkError {
+    /// The cache failed.
+    #[error(transparent)]
+    Upstream(#[from] Error),
+    /// The bytes under a digest are not a `Directory`.
+    #[error("{0} is not a Directory message: {1}")]
+    NotADirectory(Digest, String),
+    /// A bound was met.
+    #[error("the tree has more than {0}")]
+    TooLarge(String),
+}
+
+impl Cache {
+    /// Reads and verifies the directories at and below `root`.
+    pub async fn directories(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        root: &Digest,
+    ) -> Result<Closure, WalkError> {
+        let mut closure = Closure::default();
+        let mut seen = HashSet::from([root.clone()]);
+        let mut bytes = 0u64;
+        let mut level = vec![root.clone()];
+        for _ in 0..MAX_DEPTH {
+            if level.is_empty() {
+                return Ok(closure);
+            }
+            bytes = level.iter().fold(bytes, |n, d| n.saturating_add(d.size()));
+            if bytes > MAX_BYTES {
+                return Err(WalkError::TooLarge(format!("{MAX_BYTES} bytes")));
+            }
+            let mut blobs = self.read_blobs(context, scope, &level).await?;
+            let mut next = Vec::new();
+            for digest in level {
+                let Some(blob) = blobs.remove(&digest) else {
+                    closure.missing.push(digest);
+                    continue;
+                };
+                let node = TreeNode::parse(scope.function, digest.clone(), blob)
+                    .map_err(|reason| WalkError::NotADirectory(digest, reason))?;
+                let unseen: BTreeSet<_> = node
+                    .directories
+                    .iter()
+                    .filter(|d| !seen.contains(*d))
+                    .cloned()
+                    .collect();
+                seen.extend(unseen.iter().cloned());
+                next.extend(unseen);
+                closure.nodes.push(node);
+            }
+            if seen.len() > MAX_DIRECTORIES {
+                return Err(WalkError::TooLarge(format!(
+                    "{MAX_DIRECTORIES} directories"
+                )));
+            }
+            level = next;
+        }
+        Err(WalkError::TooLarge(format!("{MAX_DEPTH} levels")))
+    }
+}
