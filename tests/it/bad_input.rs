@@ -161,8 +161,10 @@ async fn bad_streams_without_end_are_bounded() {
     assert!(proxy.resident() < 150 << 20);
 }
 
+type Spoiler = (&'static str, fn(&mut ActionResult));
+
 /// Ways to spoil an entry.
-fn spoilers() -> Vec<(&'static str, fn(&mut ActionResult))> {
+fn spoilers() -> Vec<Spoiler> {
     vec![
         ("foreign", |entry| entry.execution_metadata = None),
         ("empty", |entry| *entry = ActionResult::default()),

@@ -8,7 +8,7 @@ use crate::support::{
 
 async fn assert_served(client: &Client, digest: &assetgate::proto::rev2::Digest, content: &[u8]) {
     assert_eq!(digest, &digest_of(content));
-    assert_eq!(client.missing(&[digest.clone()]).await, []);
+    assert_eq!(client.missing(std::slice::from_ref(digest)).await, []);
     assert!(
         client.blob(digest).await.unwrap() == content,
         "other content"
