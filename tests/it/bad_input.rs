@@ -211,7 +211,7 @@ async fn bad_entries_under_our_key_are_misses_and_counted() {
     let cache = Upstream::start();
     let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
     let digest = cache.put(b"blob");
-    let rejected = "assetgate_references_rejected_total";
+    let rejected = "assetgate_reference_unusable_total";
     for (name, spoil) in spoilers() {
         client
             .push_blob(push_blob(&URN, digest.clone()))

@@ -6,24 +6,17 @@ use assetgate::proto::bytestream::WriteRequest;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::support::answer::says;
 use crate::support::client::{upload_name, write_messages};
 use crate::support::content::noise;
 use crate::support::raw::{frame, receive};
 use crate::support::{
-    Code, Proxy, RawCall, RawClient, RawUpstream, Running, Upstream, bounded, digest_of, eventually,
+    Code, Proxy, RawCall, RawClient, RawUpstream, Upstream, digest_of, eventually,
 };
-
-async fn around(cache: &RawUpstream) -> (Running, RawClient) {
-    let proxy = Proxy::new().upstream_at(&cache.url()).start().await;
-    let raw = RawClient::connect(proxy.address()).await;
-    (proxy, raw)
-}
 
 #[tokio::test]
 async fn r0_unknown_methods_and_fields_pass_unchanged() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     // Field 99 of a message nobody here has a definition of.
     let message = [0x9a, 0x06, 0x03, b'n', b'e', b'w'];
     for path in [
@@ -47,7 +40,7 @@ async fn r0_unknown_methods_and_fields_pass_unchanged() {
 #[tokio::test]
 async fn r0_metadata_passes_both_ways_and_nothing_is_added() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let call = RawCall::new("/test.Echo/Echo")
         .header("user-agent", "grpc-java/1.2")
         .header("x-several", "one")
@@ -106,7 +99,7 @@ async fn r0_the_authority_can_be_set() {
 #[tokio::test]
 async fn r0_an_answer_of_trailers_only_stays_one() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let answer = raw
         .call(RawCall::new("/test.Echo/TrailersOnly").message(b""))
         .await;
@@ -125,7 +118,7 @@ async fn r0_an_answer_of_trailers_only_stays_one() {
 #[tokio::test]
 async fn r0_both_directions_of_a_stream_are_open_at_once() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let call = RawCall::new("/test.Echo/Hang");
     let (response, mut body) = raw.open(call, false);
     for i in 0..3_u8 {
@@ -149,7 +142,7 @@ async fn r0_both_directions_of_a_stream_are_open_at_once() {
 #[tokio::test]
 async fn r0_trailers_of_a_request_pass() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let mut call = RawCall::new("/test.Echo/Echo").message(b"hello");
     let mut trailers = HeaderMap::new();
     trailers.insert("x-late", "value".parse().unwrap());
@@ -161,7 +154,7 @@ async fn r0_trailers_of_a_request_pass() {
 #[tokio::test]
 async fn r0_a_cancelled_call_is_cancelled_upstream() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     for end in [true, false] {
         let (response, body) = raw.open(RawCall::new("/test.Echo/Hang"), end);
         let seen = if end { 1 } else { 2 };
@@ -180,7 +173,7 @@ async fn r0_a_cancelled_call_is_cancelled_upstream() {
 #[tokio::test]
 async fn r0_the_upstream_enforces_deadlines_and_not_the_forwarder() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let call = RawCall::new("/test.Echo/Hang").header("grpc-timeout", "1m");
     let (response, _body) = raw.open(call, true);
     let mut response = Box::pin(receive(response));
@@ -207,7 +200,7 @@ async fn r0_messages_of_64_mib_pass() {
 #[tokio::test]
 async fn r0_what_is_not_grpc_stays_outside() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     for content_type in ["application/json", "text/html", "application/gr"] {
         let call = RawCall::new("/test.Echo/Echo").instead("content-type", content_type);
         assert_eq!(
@@ -229,7 +222,7 @@ async fn r0_what_is_not_grpc_stays_outside() {
 #[tokio::test]
 async fn r0_the_short_cut_and_the_router_answer_alike() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     // Health of a name that is not ours goes through the router to the cache.
     let name = [0x0a, 5, b'o', b't', b'h', b'e', b'r'];
     let routed = RawCall::new("/grpc.health.v1.Health/Check").header("x-a", "1");
@@ -244,7 +237,7 @@ async fn r0_the_short_cut_and_the_router_answer_alike() {
 #[tokio::test]
 async fn r2_an_early_answer_to_a_write_arrives_at_once() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     let body: Vec<Bytes> = (0..12).map(|_| frame(&vec![7; 1 << 20])).collect();
     for method in ["Early", "EarlyReset"] {
         let mut call = RawCall::new(&format!("/google.bytestream.ByteStream/{method}"));
@@ -282,154 +275,12 @@ async fn r2_a_real_client_survives_an_early_answer() {
 #[tokio::test]
 async fn r4_split_and_splice_are_the_upstreams() {
     let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
+    let (_proxy, mut raw) = RawClient::around(&cache).await;
     for method in ["SplitBlob", "SpliceBlob"] {
         let path = format!("/build.bazel.remote.execution.v2.ContentAddressableStorage/{method}");
         let answer = raw.call(RawCall::new(&path).message(b"anything")).await;
         assert_eq!(answer.body, frame(b"anything"));
     }
-}
-
-#[tokio::test]
-async fn r0_an_upstream_that_is_down_is_unavailable_by_name() {
-    let cache = Upstream::start();
-    let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
-    client.upload(b"blob").await;
-    cache.stop().await;
-    let request = assetgate::proto::rev2::FindMissingBlobsRequest::default();
-    let status = client
-        .find_missing_blobs(request.clone())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
-    eventually("the address in the message", async || {
-        let status = client
-            .find_missing_blobs(request.clone())
-            .await
-            .unwrap_err();
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        status
-            .message()
-            .contains(&cache.address().to_string())
-            .then_some(())
-    })
-    .await;
-    cache.restart();
-    eventually("the upstream's return", async || {
-        client.find_missing_blobs(request.clone()).await.ok()
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn r0_an_upstream_lost_in_mid_answer_ends_the_call_with_trailers() {
-    let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
-    let answer = raw.call(RawCall::new("/test.Echo/Die").message(b"")).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.body, frame(b"half an answer"));
-    assert_eq!(answer.grpc_status(), Some("14"), "{answer:?}");
-    says(
-        answer.value("grpc-message").unwrap(),
-        &[&cache.address().to_string()],
-    );
-    let next = raw
-        .call(RawCall::new("/test.Echo/Echo").message(b"hello"))
-        .await;
-    assert_eq!(next.grpc_status(), Some("0"), "{next:?}");
-}
-
-#[tokio::test]
-async fn r0_a_refused_stream_goes_to_the_upstream_again() {
-    let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
-    let answer = raw
-        .call(RawCall::new("/test.Echo/Refuse").message(b"hello"))
-        .await;
-    // Refused twice: once more than a call is retried, or it succeeds.
-    assert!(
-        matches!(answer.grpc_status(), Some("0" | "14")),
-        "{answer:?}"
-    );
-    assert!(cache.exchanges("Refuse").len() >= 2, "never retried");
-    let answer = raw
-        .call(RawCall::new("/test.Echo/Refuse").message(b"hello"))
-        .await;
-    assert_eq!(answer.body, frame(b"hello"));
-}
-
-#[tokio::test]
-async fn r0_a_draining_upstream_is_left_without_a_failure() {
-    let cache = RawUpstream::start().await;
-    let (_proxy, mut raw) = around(&cache).await;
-    for i in 0..10_u8 {
-        for method in ["GoAway", "Echo"] {
-            let call = RawCall::new(&format!("/test.Echo/{method}"));
-            let answer = raw.call(call.message(&[i])).await;
-            assert_eq!(answer.grpc_status(), Some("0"), "{method} {i}: {answer:?}");
-            assert_eq!(answer.body, frame(&[i]));
-        }
-    }
-    assert!(cache.connections() > 5);
-}
-
-#[tokio::test]
-async fn r0_clients_do_not_share_an_upstream_connection() {
-    let cache = RawUpstream::start().await;
-    let (proxy, mut one) = around(&cache).await;
-    let mut two = RawClient::connect(proxy.address()).await;
-    one.call(RawCall::new("/test.Echo/Echo").message(b"")).await;
-    two.call(RawCall::new("/test.Echo/Echo").message(b"")).await;
-    let seen = cache.exchanges("Echo");
-    assert_ne!(seen[0].connection, seen[1].connection);
-}
-
-#[tokio::test]
-async fn r0_nothing_that_may_have_been_processed_is_sent_twice() {
-    let cache = Upstream::start();
-    let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
-    cache.delay("UpdateActionResult", Duration::from_secs(60));
-    let update = tokio::spawn({
-        let client = client.clone();
-        async move { client.update_action_result(Default::default()).await }
-    });
-    let sent = || cache.calls_of("UpdateActionResult").len();
-    eventually("the call", async || (sent() > 0).then_some(())).await;
-    let before = sent();
-    cache.hang_up();
-    let status = bounded("the failure", update).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert_eq!(sent(), before);
-}
-
-#[tokio::test]
-async fn r0_a_slow_reader_harms_nobody_else() {
-    let cache = Upstream::start();
-    let digest = cache.put(&noise(16 << 20, 16));
-    let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
-    let name = format!("blobs/{}/{}", digest.hash, digest.size_bytes);
-    let mut held = Vec::new();
-    for _ in 0..20 {
-        let request = client.request(assetgate::proto::bytestream::ReadRequest {
-            resource_name: name.clone(),
-            ..Default::default()
-        });
-        held.push(
-            client
-                .bytestream()
-                .read(request)
-                .await
-                .unwrap()
-                .into_inner(),
-        );
-    }
-    let other = proxy.client().await;
-    assert_eq!(other.read(&name).await.unwrap().len(), 16 << 20);
-    assert!(
-        proxy.resident() < 200 << 20,
-        "{} bytes resident",
-        proxy.resident()
-    );
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
 
-use crate::support::bounded;
+use super::RawUpstream;
+use crate::support::{Proxy, Running, bounded};
 
 /// One connection.
 pub struct RawClient {
@@ -90,6 +91,13 @@ impl RawAnswer {
 }
 
 impl RawClient {
+    /// The program in front of `cache`, and a client of it.
+    pub async fn around(cache: &RawUpstream) -> (Running, Self) {
+        let proxy = Proxy::new().upstream_at(&cache.url()).start().await;
+        let raw = Self::connect(proxy.address()).await;
+        (proxy, raw)
+    }
+
     pub async fn connect(address: SocketAddr) -> Self {
         bounded("an HTTP/2 connection", async {
             let stream = TcpStream::connect(address).await.unwrap();
