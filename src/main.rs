@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    assetgate::cli::main(|_config, _announce| anyhow::bail!("the server is not assembled yet"))
+    assetgate::cli::main(assetgate::server::run)
 }

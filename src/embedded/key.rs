@@ -114,22 +114,28 @@ impl Key {
     /// The blob a file in the directory of `function` holds, by its name.
     pub(super) fn of_blob_file(function: DigestFunction, name: &str) -> Option<Self> {
         let (hash, size) = name.split_once('-')?;
-        let size: u64 = size.parse().ok()?;
-        let mut short = [0; 32];
-        let length = (function.hex_length() / 2).min(short.len());
-        hex::decode_to_slice(hash, short.get_mut(..length)?).ok()?;
-        let key = Self::new(function, short, size);
-        key.path().ends_with(name).then_some(key)
+        let canonical = size == "0" || size.starts_with(|c| matches!(c, '1'..='9'));
+        let size: u64 = size.parse().ok().filter(|_| canonical)?;
+        let length = (function.hex_length() / 2).min(32);
+        Some(Self::new(function, decode(hash, length)?, size))
     }
 
     /// The Action Cache entry a file holds, by its name.
     pub(super) fn of_action_file(name: &str) -> Option<Self> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(name, &mut hash).ok()?;
+        let hash = decode(name, 32)?;
         let meta = u64::from(ACTION) << SIZE_BITS;
-        let key = Self { hash, meta };
-        key.path().ends_with(name).then_some(key)
+        Some(Self { hash, meta })
     }
+}
+
+/// Lower-case hexadecimal of `length` bytes, with zeros behind.
+fn decode(text: &str, length: usize) -> Option<[u8; 32]> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, hash.get_mut(..length)?).ok()?;
+    Some(hash)
 }
 
 #[cfg(test)]
@@ -167,6 +173,8 @@ mod tests {
             format!("{hash}-"),
             format!("{hash}-+5"),
             format!("{hash}-05"),
+            format!("{hash}-5-6"),
+            format!("{}-5", &hash[2..]),
             format!("{}-5", hash.to_uppercase()),
             "notes.txt".to_owned(),
         ] {

@@ -8,13 +8,16 @@
 use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::disk::Disk;
 use super::index;
 use super::key::Key;
 use super::store::corrupt;
 use crate::digest::DigestFunction;
+
+const MAX_THREADS: usize = 4;
 
 /// A file found.
 #[derive(Debug, Clone, Copy)]
@@ -38,26 +41,78 @@ pub(super) struct Scan {
 
 /// Scans the directory. Blobs written at `suspect_from` or later are suspects;
 /// Action Cache entries never are, as each carries a checksum.
+///
+/// Nearly all the time goes into one `stat` per file, so a few threads share
+/// the work.
 pub(super) fn scan(disk: &Disk, suspect_from: Option<i64>) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    for function in DigestFunction::all().iter().copied() {
-        let name = function.name().to_lowercase();
-        let directory = disk.root().join("cas").join(name);
-        each_file(&directory, |entry| {
-            let name = entry.file_name();
-            let key = name.to_str().and_then(|n| Key::of_blob_file(function, n));
-            if let Some(key) = key {
-                scan.blob(disk, key, entry, suspect_from);
-            }
-        })?;
-    }
-    each_file(&disk.root().join("ac"), |entry| {
-        let name = entry.file_name();
-        if let Some(key) = name.to_str().and_then(Key::of_action_file) {
-            scan.action(key, entry);
-        }
+    let shards = shards(disk.root())?;
+    let threads = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS));
+    let share = shards.len().div_ceil(threads).max(1);
+    let parts = thread::scope(|scope| {
+        let begin = |shards| {
+            let work = move || shards_scan(disk, shards, suspect_from);
+            thread::Builder::new().spawn_scoped(scope, work)
+        };
+        let begun: Vec<_> = shards.chunks(share).map(begin).collect();
+        let end = |thread: io::Result<thread::ScopedJoinHandle<'_, _>>| {
+            let joined = thread?.join();
+            joined.map_err(|_| io::Error::other("a thread of the scan failed"))?
+        };
+        begun.into_iter().map(end).collect::<io::Result<Vec<_>>>()
     })?;
+    let mut scan = Scan::default();
+    for part in parts {
+        scan.good.extend(part.good);
+        scan.suspects.extend(part.suspects);
+    }
     scan.good.sort_unstable_by_key(|f| f.touched);
+    Ok(scan)
+}
+
+/// A directory of files, and whether they are blobs of a function or Action
+/// Cache entries.
+type Shard = (Option<DigestFunction>, PathBuf);
+
+fn shards(root: &Path) -> io::Result<Vec<Shard>> {
+    let mut shards = Vec::new();
+    let functions = DigestFunction::all().iter().copied();
+    let blobs = functions.map(|f| (Some(f), root.join("cas").join(f.name().to_lowercase())));
+    for (function, directory) in blobs.chain([(None, root.join("ac"))]) {
+        let entries = match fs::read_dir(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                shards.push((function, entry.path()));
+            }
+        }
+    }
+    Ok(shards)
+}
+
+fn shards_scan(disk: &Disk, shards: &[Shard], suspect_from: Option<i64>) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    for (function, directory) in shards {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match function {
+                Some(function) => {
+                    if let Some(key) = Key::of_blob_file(*function, name) {
+                        scan.blob(disk, key, &entry, suspect_from);
+                    }
+                }
+                None => {
+                    if let Some(key) = Key::of_action_file(name) {
+                        scan.action(key, &entry);
+                    }
+                }
+            }
+        }
+    }
     Ok(scan)
 }
 
@@ -98,22 +153,4 @@ impl Scan {
 
 fn seconds(time: i64) -> u32 {
     u32::try_from(time.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Calls `f` for the files in the subdirectories of `directory`.
-fn each_file(directory: &Path, mut f: impl FnMut(&DirEntry)) -> io::Result<()> {
-    let shards = match fs::read_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        shards => shards?,
-    };
-    for shard in shards {
-        let shard = shard?;
-        if !shard.file_type()?.is_dir() {
-            continue;
-        }
-        for entry in fs::read_dir(shard.path())? {
-            f(&entry?);
-        }
-    }
-    Ok(())
 }

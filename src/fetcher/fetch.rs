@@ -17,15 +17,18 @@ use super::hashes::Hashes;
 use super::policy::AddressPolicy;
 use super::receive::{Bounds, Received, Stop, receive};
 use super::rules::{
-    class, content_length, count, headers, is_file_type, usable, validators, with_credentials,
+    Running, class, content_length, count, headers, is_file_type, usable, validators,
+    with_credentials,
 };
-use super::spool::{self, Content, Spool};
+use super::spool::{Content, Spool};
 use super::target::Target;
-use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
+use super::{
+    Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, deposit, tls,
+};
 use crate::asset::{
     AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Checksum, RESOURCE_TYPE, Uri, Validators,
 };
-use crate::digest::{Digest, Scope};
+use crate::digest::Digest;
 use crate::upstream::{self, Cache, CallContext};
 
 /// What is asked for to learn whether the cache lets the caller ask.
@@ -122,7 +125,7 @@ impl HttpFetcher {
     }
 
     #[cfg(test)]
-    pub(super) fn occupy_memory(&self) -> Option<spool::Share> {
+    pub(super) fn occupy_memory(&self) -> Option<super::spool::Share> {
         let memory = self.spool.memory();
         memory.try_share(memory.total())
     }
@@ -140,10 +143,14 @@ impl HttpFetcher {
     }
 
     /// Tries one mirror.
-    async fn attempt(&self, job: &Job<'_>, index: usize, total: &mut u64) -> Result<Got, Stop> {
+    async fn attempt(
+        &self,
+        job: &Job<'_>,
+        index: usize,
+        target: Target,
+        total: &mut u64,
+    ) -> Result<Got, Stop> {
         let request = job.request;
-        let uri = &request.uris[index];
-        let target = Target::parse(uri).map_err(|text| Failed::new(Failure::NotFound, text))?;
         let headers = headers(request, index);
         let pinned = request.integrity.is_some();
         let answer = self.client.get(target, &headers, pinned).await?;
@@ -169,7 +176,9 @@ impl HttpFetcher {
             return Err(at(bounds.too_large()));
         }
         let validators = validators(&head.headers);
-        if let Some((digest, checksum)) = self.present(job, bounds.announced).await? {
+        if let Some((digest, checksum)) =
+            deposit::present(&self.cache, job.context, request, bounds.announced).await?
+        {
             return Ok(Got {
                 digest,
                 verified: vec![checksum],
@@ -194,67 +203,6 @@ impl HttpFetcher {
         })
     }
 
-    /// The content, if checksum and length together are its digest and the
-    /// cache has it: then there is nothing to download. Some caches look at
-    /// the hash only, so a digest of a length that is certainly wrong is asked
-    /// for as well: a cache that claims to have this one is not believed.
-    async fn present(
-        &self,
-        job: &Job<'_>,
-        announced: Option<u64>,
-    ) -> Result<Option<(Digest, Checksum)>, Stop> {
-        let scope = &job.request.scope;
-        let (Some(integrity), Some(size)) = (&job.request.integrity, announced) else {
-            return Ok(None);
-        };
-        for checksum in integrity.checksums() {
-            if checksum.algorithm().function() != scope.function || size == 0 {
-                continue;
-            }
-            let of = |size| Digest::from_raw(scope.function, checksum.raw(), size);
-            let (Ok(right), Ok(wrong)) = (of(size), of(size + 1)) else {
-                continue;
-            };
-            let asked = [&right, &wrong];
-            let missing = self.cache.find_missing(job.context, scope, asked).await;
-            let missing = missing.map_err(|error| Stop::Fatal(error.into()))?;
-            if !missing.contains(&right) && missing.contains(&wrong) {
-                return Ok(Some((right, checksum.clone())));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Brings received content into the cache, unless it is there.
-    async fn upload(
-        &self,
-        context: &CallContext,
-        scope: &Scope,
-        digest: &Digest,
-        content: Content,
-    ) -> Result<(), FetchError> {
-        if digest.is_empty() {
-            return Ok(());
-        }
-        let missing = self.cache.find_missing(context, scope, [digest]).await?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        match content {
-            Content::Memory(bytes, _share) => {
-                let blobs = vec![(digest.clone(), bytes)];
-                self.cache.write_blobs(context, scope, blobs).await?;
-            }
-            Content::File(file, _share) => {
-                let stream = spool::read(&file);
-                let stream = stream.map_err(|e| FetchError::Internal(e.to_string()))?;
-                let written = self.cache.write_stream(context, scope, digest, stream);
-                written.await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Tries the mirrors until one delivers or the time is over.
     async fn first_good(
         &self,
@@ -265,8 +213,15 @@ impl HttpFetcher {
         let uris = &job.request.uris;
         let mut failures = Failures::new(uris);
         for (index, uri) in uris.iter().enumerate() {
+            let target = match Target::parse(uri) {
+                Ok(target) => target,
+                Err(text) => {
+                    failures.add(index, Failed::new(Failure::NotFound, text));
+                    continue;
+                }
+            };
             counts.attempts += 1;
-            let attempt = self.attempt(job, index, &mut counts.bytes);
+            let attempt = self.attempt(job, index, target, &mut counts.bytes);
             let outcome = tokio::time::timeout_at(deadline, attempt).await;
             let failed = match outcome {
                 Ok(Ok(got)) => {
@@ -355,8 +310,7 @@ impl Fetcher for HttpFetcher {
         let mut counts = Counts::default();
         let (uri_index, got) = self.first_good(&job, deadline, &mut counts).await?;
         if let Some(content) = got.content {
-            self.upload(context, &request.scope, &got.digest, content)
-                .await?;
+            deposit::upload(&self.cache, context, &request.scope, &got.digest, content).await?;
         }
         Ok(Fetched {
             digest: got.digest,
@@ -368,21 +322,5 @@ impl Fetcher for HttpFetcher {
             origin_bytes: counts.bytes,
             attempts: counts.attempts,
         })
-    }
-}
-
-/// Counts itself as long as it lives.
-struct Running;
-
-impl Running {
-    fn new() -> Self {
-        metrics::gauge!("assetgate_fetch_in_flight").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        metrics::gauge!("assetgate_fetch_in_flight").decrement(1.0);
     }
 }

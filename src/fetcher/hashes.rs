@@ -59,12 +59,22 @@ impl Hashes {
         if computed.iter().any(|checksum| wanted.contains(checksum)) {
             return Ok((digest, computed));
         }
-        let got: Vec<String> = computed.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "checksum mismatch: expected {integrity}, got {}",
-            got.join(" ")
-        );
+        let (wanted, got) = (listed(wanted), listed(&computed));
+        let text = format!("checksum mismatch: expected {wanted}, got {got}");
         Err(Failed::new(Failure::Mismatch, text))
+    }
+}
+
+fn listed(checksums: &[Checksum]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = checksums
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    match checksums.len().saturating_sub(SHOWN) {
+        0 => shown.join(" "),
+        more => format!("{} or {more} others", shown.join(" ")),
     }
 }
 
@@ -108,6 +118,15 @@ mod tests {
         assert_eq!(
             failed.text,
             format!("checksum mismatch: expected {SHA256_NIL}, got {SHA256_ABC}")
+        );
+        let many: Vec<String> = (0..9)
+            .map(|i| format!("md5-AAAAAAAAAAAAAAAAAAAA{i}A=="))
+            .collect();
+        let failed = finish(DigestFunction::Sha256, &many.join(" ")).unwrap_err();
+        assert!(
+            failed.text.contains(" or 5 others, got md5-"),
+            "{}",
+            failed.text
         );
     }
 }

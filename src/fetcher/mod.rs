@@ -1,11 +1,16 @@
 //! Content from origins into the CAS. Unaware of references.
 //!
+//! In reading order: `fetch` (mirrors in order, one into the cache), `client`
+//! (one origin, its redirects), `connector` and `policy` (which addresses are
+//! dialled), `receive`, `hashes` and `spool` (one body), `deposit` (into the
+//! cache), `failed` (what is said if none delivers).
 //! Not for: which RPC a failure becomes (`api::status`), nor for joining
 //! identical requests (`resolver`).
 //! Called by: `resolver`.
 
 mod client;
 mod connector;
+mod deposit;
 mod error;
 mod failed;
 mod fetch;

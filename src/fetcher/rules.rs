@@ -1,4 +1,4 @@
-//! Small rules about requests and response heads.
+//! Small rules about requests and response heads, and what is counted.
 //!
 //! Called by: `fetch`.
 
@@ -82,5 +82,21 @@ pub(super) fn class(failure: &Failure) -> &'static str {
         Failure::TimedOut => "timed_out",
         Failure::TooManyRequests { .. } => "too_many_requests",
         Failure::Unavailable { .. } => "unavailable",
+    }
+}
+
+/// A fetch under way: counts itself as long as it lives.
+pub(super) struct Running;
+
+impl Running {
+    pub(super) fn new() -> Self {
+        metrics::gauge!("assetgate_fetch_in_flight").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        metrics::gauge!("assetgate_fetch_in_flight").decrement(1.0);
     }
 }

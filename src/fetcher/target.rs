@@ -64,7 +64,13 @@ impl Target {
                 Failure::Disallowed,
                 "a redirect from https to http, which is not followed without a checksum",
             )),
-            (_, "http" | "https") => Ok(Self::from_url(url)),
+            (_, "http" | "https") => {
+                let mut next = Self::from_url(url);
+                if next.basic.is_none() && next.same_origin(self) {
+                    next.basic.clone_from(&self.basic);
+                }
+                Ok(next)
+            }
             (_, other) => {
                 let scheme: String = other.chars().take(20).collect();
                 let text = format!("a redirect to {scheme}:, which is not followed");

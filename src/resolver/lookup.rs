@@ -69,7 +69,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let mut missed = Missed::default();
         let mut lookups = FuturesOrdered::new();
         for candidate in candidates {
-            lookups.push_back(self.store.get(context, &candidate.key));
+            lookups.push_back(self.stores.near.get(context, &candidate.key));
         }
         for candidate in candidates {
             let Some(found) = lookups.next().await else {

@@ -27,7 +27,7 @@ use crate::digest::{DigestFunction, InstanceName};
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
-use crate::upstream::{self, CallContext};
+use crate::upstream::{self, Cache, CallContext};
 use flight::Flights;
 
 /// Which digest functions the cache announces for an instance.
@@ -59,9 +59,17 @@ pub struct Resolver<S, F, A> {
     inner: Arc<Inner<S, F, A>>,
 }
 
+/// The same references over two sets of upstream connections.
+pub struct Stores<S> {
+    /// For look-ups, which run where the call came in.
+    pub near: S,
+    /// For fetches and pushes, which run on the asset runtime.
+    pub far: S,
+}
+
 struct Inner<S, F, A> {
-    store: S,
-    fetcher: F,
+    stores: Stores<S>,
+    fetcher: Arc<F>,
     announce: A,
     flights: Flights,
     settings: Settings,
@@ -76,10 +84,11 @@ impl<S, F, A> Clone for Resolver<S, F, A> {
 }
 
 impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
-    /// A resolver whose fetches run on `runtime` and are tracked by `drain`.
+    /// A resolver whose fetches and pushes run on `runtime` and are tracked by
+    /// `drain`.
     pub fn new(
-        store: S,
-        fetcher: F,
+        stores: Stores<S>,
+        fetcher: Arc<F>,
         announce: A,
         settings: Settings,
         drain: Drain,
@@ -87,7 +96,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
     ) -> Self {
         let flights = Flights::new(drain, runtime);
         let inner = Inner {
-            store,
+            stores,
             fetcher,
             announce,
             flights,
@@ -129,7 +138,20 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         if !self.inner.settings.push {
             return Err(ResolveError::PushDisabled);
         }
-        self.inner.record_push(context, push).await
+        // A directory is walked and hashed: not on a thread that forwards.
+        let task = Arc::clone(&self.inner).record_push(context.clone(), push);
+        self.inner.flights.run(task).await?
+    }
+}
+
+impl Announce for Cache {
+    async fn digest_functions(
+        &self,
+        context: &CallContext,
+        instance: &InstanceName,
+    ) -> Result<Arc<[DigestFunction]>, upstream::Error> {
+        let limits = self.limits(context, instance).await?;
+        Ok(Arc::clone(&limits.digest_functions))
     }
 }
 

@@ -68,7 +68,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             return qualifiers;
         }
         let reference = reference_of(query, fetched, qualifiers);
-        if let Err(error) = self.store.put(context, &keys, &reference).await {
+        if let Err(error) = self.stores.far.put(context, &keys, &reference).await {
             metrics::counter!("assetgate_reference_write_failures_total", "source" => "fetch")
                 .increment(1);
             tracing::warn!(

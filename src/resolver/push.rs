@@ -2,23 +2,25 @@
 //!
 //! Not for: whether the content is there (`store` refuses what is not).
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Announce, Inner, Push, ResolveError};
 use crate::asset::{AssetKey, AssetReference, KeySpace, Source, Validators};
 use crate::digest::{DigestFunction, Scope};
+use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
 use crate::upstream::CallContext;
 
-impl<S: AssetStore, F, A: Announce> Inner<S, F, A> {
+impl<S: AssetStore, F: Fetcher, A: Announce> Inner<S, F, A> {
     /// One exact key per URI, in request order. The last push wins; one whose
     /// `expire_at` has passed withdraws, by being found expired (N8).
     pub(super) async fn record_push(
-        &self,
-        context: &CallContext,
+        self: Arc<Self>,
+        context: CallContext,
         push: Push,
     ) -> Result<(), ResolveError> {
-        let function = self.push_function(context, &push).await?;
+        let function = self.push_function(&context, &push).await?;
         let scope = Scope::new(push.instance, function);
         let keys = push.uris.iter().map(|uri| AssetKey {
             scope: scope.clone(),
@@ -44,7 +46,7 @@ impl<S: AssetStore, F, A: Announce> Inner<S, F, A> {
             referenced_blobs: push.referenced_blobs,
             referenced_directories: push.referenced_directories,
         };
-        let put = self.store.put(context, &keys, &reference).await;
+        let put = self.stores.far.put(&context, &keys, &reference).await;
         put.map_err(|error| ResolveError::from_store(error, function))
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{Announce, Resolver, Settings};
+use super::{Announce, Resolver, Settings, Stores};
 use crate::asset::{
     AssetKey, AssetKind, AssetReference, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Uri, Validators,
 };
@@ -144,7 +144,7 @@ impl Drop for CountDrop<'_> {
     }
 }
 
-impl Fetcher for Arc<FakeFetcher> {
+impl Fetcher for FakeFetcher {
     fn is_fetchable(&self, kind: AssetKind, uri: &Uri) -> bool {
         kind == AssetKind::Blob && uri.is_http()
     }
@@ -189,7 +189,7 @@ impl Announce for Arc<FakeAnnounce> {
     }
 }
 
-pub(crate) type TestResolver = Resolver<Arc<FakeStore>, Arc<FakeFetcher>, Arc<FakeAnnounce>>;
+pub(crate) type TestResolver = Resolver<Arc<FakeStore>, FakeFetcher, Arc<FakeAnnounce>>;
 
 /// A resolver and its surroundings.
 #[derive(Default)]
@@ -203,7 +203,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn resolver(&self, settings: Settings) -> TestResolver {
         Resolver::new(
-            Arc::clone(&self.store),
+            Stores {
+                near: Arc::clone(&self.store),
+                far: Arc::clone(&self.store),
+            },
             Arc::clone(&self.fetcher),
             Arc::clone(&self.announce),
             settings,

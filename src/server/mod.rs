@@ -4,17 +4,23 @@
 //! Called by: `cli`.
 
 mod accept;
+mod assembly;
+mod backend;
 mod connection;
 mod dispatch;
 mod listener;
 mod peer;
+mod readiness;
+mod run;
 mod sniff;
+mod stack;
 
 pub use accept::{Serving, ThreadContext};
 pub use connection::ConnectionSettings;
 pub use dispatch::{Dispatch, Native};
 pub use listener::{BindError, Bound, Listener, ListenerSettings};
 pub use peer::PeerInfo;
+pub use run::run;
 
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ pub enum Compressor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Digest functions, in the order announced; never empty.
-    pub digest_functions: Vec<DigestFunction>,
+    pub digest_functions: Arc<[DigestFunction]>,
     /// Most bytes of data in one batch call.
     pub max_batch_bytes: usize,
     /// Largest blob accepted, if there is a limit.
@@ -63,7 +63,7 @@ impl Default for Limits {
     /// What is assumed of a cache that has no GetCapabilities.
     fn default() -> Self {
         Self {
-            digest_functions: vec![DigestFunction::Sha256],
+            digest_functions: Arc::new([DigestFunction::Sha256]),
             max_batch_bytes: MAX_BATCH,
             max_blob_size: None,
             compressors: Vec::new(),
@@ -93,7 +93,7 @@ impl Limits {
         let announced = usize::try_from(wire.max_batch_total_size_bytes).unwrap_or(0);
         let strategy = rev2::symlink_absolute_path_strategy::Value::Allowed as i32;
         Self {
-            digest_functions,
+            digest_functions: digest_functions.into(),
             max_batch_bytes: match announced {
                 0 => MAX_BATCH,
                 some => some.min(MAX_BATCH),
@@ -199,7 +199,7 @@ mod tests {
             ..Default::default()
         };
         let limits = Limits::from_wire(&wire);
-        assert_eq!(limits.digest_functions, [DigestFunction::Sha256]);
+        assert_eq!(&*limits.digest_functions, [DigestFunction::Sha256]);
         assert_eq!(limits.max_batch_bytes, MAX_BATCH);
         assert_eq!(limits.max_blob_size, None);
 
@@ -213,7 +213,7 @@ mod tests {
         };
         let limits = Limits::from_wire(&wire);
         assert_eq!(
-            limits.digest_functions,
+            &*limits.digest_functions,
             [DigestFunction::Blake3, DigestFunction::Sha256]
         );
         assert_eq!(limits.max_batch_bytes, MAX_BATCH);

@@ -23,7 +23,7 @@ fn body(path: &str) -> Vec<Step> {
         "/large" => ok(&vec![b'x'; 3 << 20]),
         "/close-large" => {
             let mut steps = raw("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
-            steps.extend((0..48).map(|_| Step::Send(vec![b'x'; 64 << 10])));
+            steps.push(Step::Repeat(vec![b'x'; 64 << 10], 48));
             steps
         }
         "/validators" => answer(
@@ -58,7 +58,7 @@ fn body(path: &str) -> Vec<Step> {
         ],
         "/endless" => {
             let mut steps = raw("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
-            steps.extend((0..64).map(|_| Step::Send(vec![0; 64 << 10])));
+            steps.push(Step::Repeat(vec![0; 64 << 10], usize::MAX));
             steps
         }
         _ => answer("404 Not Found", "", b""),

@@ -26,6 +26,7 @@ pub(super) struct FakeCache {
     /// As casd does, presence is judged by the hash alone.
     pub(super) ignores_size: bool,
     pub(super) limit: i64,
+    pub(super) refuses_writes: bool,
 }
 
 impl FakeCache {
@@ -179,6 +180,9 @@ impl bytestream::byte_stream_server::ByteStream for FakeCache {
         &self,
         request: Request<Streaming<bytestream::WriteRequest>>,
     ) -> Result<Response<bytestream::WriteResponse>, Status> {
+        if self.refuses_writes {
+            return Err(Status::resource_exhausted("full"));
+        }
         let mut stream = request.into_inner();
         let mut name = String::new();
         let mut content = BytesMut::new();

@@ -53,6 +53,8 @@ async fn u4_whatever_is_wrong_with_a_mirror_the_next_is_tried() {
     ] {
         let fetched = rig.get(&[first, &good]).await.unwrap();
         assert_eq!(fetched.uri_index, 1, "{first}");
+        let asked = if first.starts_with("http") { 2 } else { 1 };
+        assert_eq!(fetched.attempts, asked, "{first}");
     }
     let first = rig.get(&[&good, &origin.url("/bad")]).await.unwrap();
     assert_eq!(

@@ -119,7 +119,9 @@ fn digest(content: &[u8]) -> Digest {
     Digest::of(DigestFunction::Sha256, content).unwrap()
 }
 
+/// A resolver whose answers, of one or several addresses, come in turn.
 fn scripted(answers: &[&str]) -> Resolver {
-    let answers = answers.iter().map(|a| vec![a.parse::<IpAddr>().unwrap()]);
+    let addresses = |a: &&str| a.split(' ').map(|a| a.parse::<IpAddr>().unwrap()).collect();
+    let answers = answers.iter().map(addresses);
     Resolver::Scripted(Arc::new(parking_lot::Mutex::new(answers.collect())))
 }

@@ -23,6 +23,8 @@ const CLOSING: [&str; 2] = ["/close", "/endless"];
 #[derive(Clone)]
 pub(super) enum Step {
     Send(Vec<u8>),
+    /// Sends the same bytes so many times.
+    Repeat(Vec<u8>, usize),
     Sleep(Duration),
     /// Says nothing until the client goes away.
     Hang,
@@ -114,6 +116,13 @@ async fn serve(
                 Step::Send(bytes) => {
                     if stream.write_all(&bytes).await.is_err() {
                         return;
+                    }
+                }
+                Step::Repeat(bytes, times) => {
+                    for _ in 0..times {
+                        if stream.write_all(&bytes).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 Step::Sleep(time) => tokio::time::sleep(time).await,

@@ -173,3 +173,28 @@ async fn u5_a_name_is_judged_by_what_it_resolves_to_at_each_dial() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn of_several_addresses_the_allowed_ones_are_tried_until_one_answers() {
+    let origin = Origin::start(|_| ok(b"x")).await;
+    let url = format!("http://many.example:{}/", origin.addr.port());
+    // The origin listens on 127.0.0.1 only; what is private must not be dialled.
+    for addresses in [
+        "127.0.0.9 127.0.0.1",
+        "10.0.0.1 127.0.0.1",
+        "::1 fe80::1 127.0.0.1",
+    ] {
+        let rig = Rig::resolving(|_| {}, FakeCache::default(), scripted(&[addresses]));
+        rig.get(&[&url])
+            .await
+            .unwrap_or_else(|e| panic!("{addresses}: {e}"));
+    }
+    let by = scripted(&["127.0.0.9 127.0.0.8"]);
+    let rig = Rig::resolving(|_| {}, FakeCache::default(), by);
+    let (failure, _, message) = rig.failure(&request(&[&url])).await;
+    assert_eq!(failure, Failure::Unavailable { retry_after: None });
+    assert!(
+        message.contains("cannot connect to many.example"),
+        "{message}"
+    );
+}

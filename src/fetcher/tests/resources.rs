@@ -123,3 +123,34 @@ async fn temporary_files_keep_to_their_budget() {
     }
     assert_eq!(rig.open_files(), 0);
 }
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_written_is_our_own_failure() {
+    let origin = Origin::start(large).await;
+    let rig = Rig::new();
+    std::fs::remove_dir(rig.dir.path()).unwrap();
+    let error = rig.get(&[&origin.url("/1"), &origin.url("/2")]).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(&error, FetchError::Internal(m) if m.contains("cannot keep")),
+        "{error}"
+    );
+    assert_eq!(origin.requests(), 1, "another mirror would not help");
+}
+
+#[tokio::test]
+async fn an_upload_the_cache_refuses_is_the_caches_answer() {
+    let origin = Origin::start(large).await;
+    let cache = FakeCache {
+        refuses_writes: true,
+        ..FakeCache::default()
+    };
+    let rig = Rig::with(|_| {}, cache);
+    let error = rig.get(&[&origin.url("/1"), &origin.url("/2")]).await;
+    let code = match error.unwrap_err() {
+        FetchError::Upstream(error) => error.code(),
+        other => panic!("{other}"),
+    };
+    assert_eq!(code, Some(tonic::Code::ResourceExhausted));
+    assert_eq!((origin.requests(), rig.open_files()), (1, 0));
+}

@@ -1,6 +1,6 @@
 //! Headers reach the mirror they were meant for, and secrets nothing else.
 
-use super::origin::{Origin, ok, status};
+use super::origin::{Origin, ok, redirect, status};
 use super::*;
 
 #[tokio::test]
@@ -62,6 +62,25 @@ async fn user_info_is_sent_as_basic_to_its_origin() {
 }
 
 #[tokio::test]
+async fn user_info_follows_redirects_within_its_origin_only() {
+    let other = Origin::start(|_| ok(b"end")).await;
+    let elsewhere = other.url("/");
+    let origin = Origin::start(move |path| match path {
+        "/here" => redirect("/end"),
+        "/there" => redirect(&elsewhere),
+        _ => ok(b"end"),
+    });
+    let (origin, rig) = (origin.await, Rig::new());
+    for path in ["/here", "/there"] {
+        let url = origin.url(path).replace("http://", "http://user:pass@");
+        rig.get(&[&url]).await.unwrap();
+    }
+    let basic = |head: String| head.contains("authorization: Basic");
+    assert!(basic(origin.head(0)) && basic(origin.head(1)) && basic(origin.head(2)));
+    assert!(!basic(other.head(0)));
+}
+
+#[tokio::test]
 async fn a_fetch_counts_as_made_with_credentials_when_it_was() {
     let (origin, rig) = (Origin::start(|_| ok(b"x")).await, Rig::new());
     let plain = rig.get(&[&origin.url("/x?v=1")]).await.unwrap();
@@ -88,9 +107,9 @@ async fn scenario_29_no_secret_is_in_any_message() {
     const SECRET: &str = "S3CRET";
     let origin = Origin::start(|path| match path.split('?').next().unwrap_or("") {
         "/401" => super::origin::answer("401 S3CRET", "x: S3CRET\r\n", b"S3CRET"),
-        "/to" => super::origin::redirect("http://S3CRET:S3CRET@127.0.0.1:1/x?t=S3CRET#S3CRET"),
-        "/bad-location" => super::origin::redirect("http://S3CRET:x@[/"),
-        "/other" => super::origin::redirect("ftp://S3CRET@h/S3CRET"),
+        "/to" => redirect("http://S3CRET:S3CRET@127.0.0.1:1/x?t=S3CRET#S3CRET"),
+        "/bad-location" => redirect("http://S3CRET:x@[/"),
+        "/other" => redirect("ftp://S3CRET@h/S3CRET"),
         "/garbage" => super::origin::raw("S3CRET\r\n\r\n"),
         "/header" => super::origin::raw("HTTP/1.1 200 OK\r\nS3 CRET: S3CRET\r\n\r\n"),
         _ => ok(b"S3CRET"),

@@ -1,0 +1,70 @@
+//! The cache's side of a fetch: what it has already, and what it gets.
+//!
+//! Called by: `fetch`.
+
+use super::receive::Stop;
+use super::spool::{self, Content};
+use super::{FetchError, FetchRequest};
+use crate::asset::Checksum;
+use crate::digest::{Digest, Scope};
+use crate::upstream::{Cache, CallContext};
+
+/// The content, if checksum and announced length together are its digest and
+/// the cache has it: then there is nothing to download. Some caches look at
+/// the hash only, so a digest of a length that is certainly wrong is asked
+/// for as well: a cache that claims to have this one is not believed.
+pub(super) async fn present(
+    cache: &Cache,
+    context: &CallContext,
+    request: &FetchRequest,
+    announced: Option<u64>,
+) -> Result<Option<(Digest, Checksum)>, Stop> {
+    let scope = &request.scope;
+    let (Some(integrity), Some(size)) = (&request.integrity, announced) else {
+        return Ok(None);
+    };
+    for checksum in integrity.checksums() {
+        if checksum.algorithm().function() != scope.function || size == 0 {
+            continue;
+        }
+        let of = |size| Digest::from_raw(scope.function, checksum.raw(), size);
+        let (Ok(right), Ok(wrong)) = (of(size), of(size + 1)) else {
+            continue;
+        };
+        let missing = cache.find_missing(context, scope, [&right, &wrong]).await;
+        let missing = missing.map_err(|error| Stop::Fatal(error.into()))?;
+        if !missing.contains(&right) && missing.contains(&wrong) {
+            return Ok(Some((right, checksum.clone())));
+        }
+    }
+    Ok(None)
+}
+
+/// Brings received content into the cache, unless it is there.
+pub(super) async fn upload(
+    cache: &Cache,
+    context: &CallContext,
+    scope: &Scope,
+    digest: &Digest,
+    content: Content,
+) -> Result<(), FetchError> {
+    if digest.is_empty() {
+        return Ok(());
+    }
+    let missing = cache.find_missing(context, scope, [digest]).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match content {
+        Content::Memory(bytes, _share) => {
+            let blobs = vec![(digest.clone(), bytes)];
+            cache.write_blobs(context, scope, blobs).await?;
+        }
+        Content::File(file, _share) => {
+            let stream = spool::read(&file);
+            let stream = stream.map_err(|error| FetchError::Internal(error.to_string()))?;
+            cache.write_stream(context, scope, digest, stream).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Puts the parts together: the only place that knows all of them.
+//!
+//! Two runtimes use the cache: each listener thread over connections of its
+//! own, for forwarded calls and for looking references up; and the asset
+//! runtime over others, for downloads, uploads and pushes, so that these can
+//! never stall forwarding.
+//! Called by: `run`.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::runtime::Handle;
+
+use super::backend::{Backend, Near};
+use super::{Dispatch, stack};
+use crate::api::{self, ErrorMode, ErrorSettings};
+use crate::config::{Config, ErrorChannel};
+use crate::drain::Drain;
+use crate::fetcher::{self, HttpFetcher};
+use crate::forward::{Forward, Observer};
+use crate::resolver::{self, Resolver};
+use crate::store::ActionCacheStore;
+use crate::upstream::Cache;
+
+/// What all listener threads share.
+pub(super) struct Assembly {
+    backend: Backend,
+    far: Cache,
+    fetcher: Arc<HttpFetcher>,
+    observer: Arc<Observer>,
+    settings: resolver::Settings,
+    errors: ErrorSettings,
+    namespace: String,
+    runtime: Handle,
+    /// Tracks fetches, which a stop waits for.
+    drain: Drain,
+    /// Starts when health goes off, before the drain does.
+    stopping: Drain,
+}
+
+impl Assembly {
+    /// Must be called on the asset runtime.
+    pub(super) fn new(
+        config: &Config,
+        backend: Backend,
+        drain: Drain,
+        stopping: Drain,
+    ) -> anyhow::Result<Self> {
+        let Near { upstream, target } = backend.near();
+        if let crate::forward::Target::Pool(pool) = target {
+            pool.keep_one();
+        }
+        let far = Cache::new(upstream);
+        let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
+            .map_err(|errors| anyhow::anyhow!(join(&errors)))
+            .context("fetching")?;
+        Ok(Self {
+            backend,
+            far,
+            fetcher: Arc::new(fetcher),
+            observer: Arc::new(Observer::default()),
+            settings: resolver::Settings {
+                push: config.push_enabled,
+            },
+            errors: error_settings(config),
+            namespace: config.namespace.clone(),
+            runtime: Handle::current(),
+            drain,
+            stopping,
+        })
+    }
+
+    /// What one listener thread does with calls. Must be called on its runtime.
+    pub(super) fn dispatch(&self) -> anyhow::Result<Dispatch> {
+        let Near { upstream, target } = self.backend.near();
+        let near = Cache::new(upstream.clone());
+        let resolver = Resolver::new(
+            resolver::Stores {
+                near: ActionCacheStore::new(near.clone(), &self.namespace),
+                far: ActionCacheStore::new(self.far.clone(), &self.namespace),
+            },
+            Arc::clone(&self.fetcher),
+            near,
+            self.settings,
+            self.drain.clone(),
+            self.runtime.clone(),
+        );
+        let forward = Forward::new(target, Arc::clone(&self.observer));
+        let mut routes = api::routes(
+            resolver,
+            self.errors.clone(),
+            self.stopping.clone(),
+            upstream,
+        )?;
+        let router = routes.axum_router_mut();
+        *router = std::mem::take(router).fallback_service(forward.clone().into_fallback());
+        Ok(Dispatch::new(forward, stack::stack(routes)))
+    }
+}
+
+fn fetch_settings(config: &Config) -> fetcher::Settings {
+    let fetch = config.fetch.clone();
+    fetcher::Settings {
+        timeout: fetch.timeout,
+        max_timeout: fetch.max_timeout,
+        max_size: fetch.max_size,
+        allow_cidr: fetch.allow_cidr,
+        deny_cidr: fetch.deny_cidr,
+        ca: fetch.ca,
+        connect_timeout: fetch.connect_timeout,
+        stall_timeout: fetch.stall_timeout,
+        max_concurrent: fetch.max_concurrent,
+        memory: fetch.memory,
+        spool_dir: fetch.spool_dir,
+        spool_size: fetch.spool_size,
+        ..fetcher::Settings::default()
+    }
+}
+
+fn error_settings(config: &Config) -> ErrorSettings {
+    ErrorSettings {
+        mode: match config.errors.channel {
+            ErrorChannel::Auto => ErrorMode::Auto,
+            ErrorChannel::Inline => ErrorMode::Inline,
+            ErrorChannel::Grpc => ErrorMode::Grpc,
+        },
+        grpc_clients: config.errors.grpc_clients.clone(),
+    }
+}
+
+fn join(errors: &[fetcher::SettingsError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}

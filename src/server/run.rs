@@ -1,0 +1,212 @@
+//! The life of the process: bind, serve, drain, end.
+//!
+//! Not for: flags and logs (`cli`), how parts fit (`assembly`).
+//! Called by: `main` through `cli`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::assembly::Assembly;
+use super::backend::Backend;
+use super::{Dispatch, Listener, ListenerSettings, Serving, readiness};
+use crate::admin;
+use crate::config::{Address, Config};
+use crate::drain::Drain;
+use crate::net::ListenAddr;
+use crate::net::tls::{ServerFiles, ServerTls};
+use crate::telemetry::Metrics;
+
+/// How often certificate files are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// Threads of the asset runtime: downloads and uploads mostly wait.
+const ASSET_THREADS: usize = 2;
+
+/// Told the addresses once calls are served.
+type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends at once.
+///
+/// # Errors
+/// When something that serving needs cannot be had.
+pub fn run(config: Config, announce: Announce) -> anyhow::Result<()> {
+    let metrics = Metrics::install()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ASSET_THREADS)
+        .thread_name("asset")
+        .enable_all()
+        .build()
+        .context("the asset runtime")?;
+    let ended = runtime.block_on(serve(config, metrics, announce));
+    // Whatever still runs was given its time.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What stops when the process does.
+struct Process {
+    /// Health and readiness go off.
+    stopping: Drain,
+    /// The listener closes, calls finish.
+    drain: Drain,
+    /// Everything that serves as long as the process lives.
+    background: tokio::task::JoinSet<()>,
+}
+
+async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut process = Process {
+        stopping: Drain::new(),
+        drain: Drain::new(),
+        background: tokio::task::JoinSet::new(),
+    };
+    let backend = Backend::open(&config)?;
+    let (serving, grpc) = listen(&config, &backend, &mut process)?;
+    let admin = match &config.admin {
+        Some(address) => Some(admin(address, &config, &backend, &metrics, &mut process).await?),
+        None => None,
+    };
+    process.background.spawn(metrics.upkeep());
+    announce(&grpc.to_string(), admin.map(|a| a.to_string()).as_deref())?;
+    signals.next().await;
+    tracing::info!("stopping: running calls are finished first");
+    process.stopping.start();
+    tokio::select! {
+        () = stop(&process.drain, &config) => {}
+        () = signals.next() => tracing::warn!("a second signal: running calls are cut off"),
+    }
+    tokio::task::spawn_blocking(move || serving.join()).await?;
+    Ok(())
+}
+
+/// Binds the gRPC listener and serves it.
+fn listen(
+    config: &Config,
+    backend: &Backend,
+    process: &mut Process,
+) -> anyhow::Result<(Serving, ListenAddr)> {
+    let assembly = Assembly::new(
+        config,
+        backend.clone(),
+        process.drain.clone(),
+        process.stopping.clone(),
+    )?;
+    // What every thread will do is done once here, where it can still fail.
+    drop(assembly.dispatch()?);
+    let mut settings = ListenerSettings::new(listen_address(&config.listen.address));
+    settings.max_connections = config.listen.max_connections;
+    if let Some(tls) = &config.listen.tls {
+        let files = ServerFiles {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            client_ca: tls.client_ca.clone(),
+        };
+        let tls = ServerTls::server(files).context("TLS of the listener")?;
+        process
+            .background
+            .spawn(Arc::clone(&tls).watch(CERTIFICATES));
+        settings.tls = Some(tls);
+    }
+    if let Some(tls) = backend.tls() {
+        process.background.spawn(tls.watch(CERTIFICATES));
+    }
+    let bound = Listener::bind(settings)?;
+    let address = bound.local_addr.clone();
+    let make = move |_| dispatch(&assembly);
+    let serving = bound
+        .serve(config.threads, make, process.drain.clone())
+        .context("listener threads")?;
+    Ok((serving, address))
+}
+
+/// The same as was tried before, so that it cannot fail now.
+#[allow(
+    clippy::expect_used,
+    reason = "the same call succeeded before the threads were made"
+)]
+fn dispatch(assembly: &Assembly) -> Dispatch {
+    assembly
+        .dispatch()
+        .expect("an assembly that worked once works again")
+}
+
+async fn admin(
+    address: &Address,
+    config: &Config,
+    backend: &Backend,
+    metrics: &Metrics,
+    process: &mut Process,
+) -> anyhow::Result<SocketAddr> {
+    let text = address.to_string();
+    let listener = TcpListener::bind(&text)
+        .await
+        .with_context(|| format!("cannot listen on {text} (admin)"))?;
+    let bound = listener.local_addr()?;
+    let (state, keep) = readiness::watch(backend, process.stopping.clone());
+    process.background.spawn(keep);
+    let render = metrics.clone();
+    let facts = facts(config);
+    let state = admin::State::new(state, move || render.render(), move || facts.clone());
+    let hosts = admin::AllowedHosts::of(bound);
+    process
+        .background
+        .spawn(admin::serve(listener, admin::router(state, hosts)));
+    Ok(bound)
+}
+
+/// What the status page says of the configuration.
+fn facts(config: &Config) -> Vec<admin::Fact> {
+    let cache = match &config.upstream {
+        Some(upstream) => {
+            let urls: Vec<String> = upstream.urls.iter().map(ToString::to_string).collect();
+            urls.join(", ")
+        }
+        None => format!("embedded, in {}", config.embedded.dir.display()),
+    };
+    vec![("cache", cache), ("threads", config.threads.to_string())]
+}
+
+fn listen_address(address: &Address) -> ListenAddr {
+    match address {
+        Address::Tcp { host, port } => ListenAddr::Tcp {
+            host: host.clone(),
+            port: *port,
+        },
+        Address::Unix(path) => ListenAddr::Unix(path.clone()),
+    }
+}
+
+async fn stop(drain: &Drain, config: &Config) {
+    tokio::time::sleep(config.drain.delay).await;
+    if !drain.finish(config.drain.timeout).await {
+        tracing::warn!("calls still run after drain.timeout: they are cut off");
+    }
+}
+
+/// What tells the process to stop.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

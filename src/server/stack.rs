@@ -1,0 +1,25 @@
+//! The layers around every native call, in order. Forwarded calls see none of
+//! them: `forward::Observer` counts those.
+//!
+//! Called by: `assembly`.
+
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+
+use super::Native;
+use crate::middleware::{CallLayer, CatchPanicLayer, DeadlineLayer, ObserveLayer};
+
+/// Our own services as they are called.
+pub(super) fn stack(routes: Routes) -> Native {
+    let service = ServiceBuilder::new()
+        // Outermost: everything below names the call by its id.
+        .layer(CallLayer)
+        // Sees every outcome, deadlines and panics too.
+        .layer(ObserveLayer)
+        // Around the deadline, which would otherwise be skipped by unwinding.
+        .layer(CatchPanicLayer)
+        // Innermost: what is timed is the service's own work.
+        .layer(DeadlineLayer)
+        .service(routes.prepare());
+    Native::new(service)
+}
