@@ -12,5 +12,23 @@
               servers end with the test's runtime"
 )]
 
+mod bad_input;
+mod cache;
 mod cli;
+mod directories;
+mod embedded;
+mod forward;
+mod freshness;
 mod layers;
+mod listeners;
+mod operating;
+mod presence;
+mod push;
+mod qualifiers;
+mod secrets;
+mod status;
+mod support;
+mod timeout;
+mod upstream_failures;
+mod uris;
+mod validation;

@@ -1,0 +1,270 @@
+//! The program under test, as a process of its own.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::transport::ClientTlsConfig;
+
+use super::admin::{self, Metrics};
+use super::logs::Lines;
+use super::{Client, Upstream, eventually};
+
+/// How to start it.
+pub struct Proxy {
+    listen: OsString,
+    admin: OsString,
+    args: Vec<OsString>,
+    config: Option<String>,
+    data: Option<PathBuf>,
+    origins: bool,
+    log_level: &'static str,
+}
+
+impl Proxy {
+    pub fn new() -> Self {
+        Self {
+            listen: "127.0.0.1:0".into(),
+            admin: "127.0.0.1:0".into(),
+            args: Vec::new(),
+            config: None,
+            data: None,
+            origins: true,
+            log_level: "info",
+        }
+    }
+
+    /// In front of the test's own cache instead of the embedded one.
+    pub fn upstream(self, cache: &Upstream) -> Self {
+        self.upstream_at(&cache.url())
+    }
+
+    pub fn upstream_at(self, url: &str) -> Self {
+        self.arg("--upstream").arg(url)
+    }
+
+    pub fn listen(mut self, address: impl Into<OsString>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    pub fn admin(mut self, address: impl Into<OsString>) -> Self {
+        self.admin = address.into();
+        self
+    }
+
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// A configuration file with this text.
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = Some(toml.into());
+        self
+    }
+
+    /// The authority origins are trusted by.
+    pub fn origin_ca(self, file: &Path) -> Self {
+        self.arg("--origin-ca").arg(file)
+    }
+
+    /// A data directory that outlives the process.
+    pub fn data_dir(mut self, dir: &Path) -> Self {
+        self.data = Some(dir.to_owned());
+        self
+    }
+
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Without leave to fetch from loopback addresses.
+    pub fn public_origins_only(mut self) -> Self {
+        self.origins = false;
+        self
+    }
+
+    fn spawn(&self, dir: &Path) -> Spawned {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
+        command.env_clear().env("HOME", dir).env("TMPDIR", dir);
+        command
+            .arg("serve")
+            .args(["--listen".into(), self.listen.clone()]);
+        command.args(["--admin-listen".into(), self.admin.clone()]);
+        let data = self.data.clone().unwrap_or_else(|| dir.join("data"));
+        command.arg("--data-dir").arg(data);
+        command.arg("--port-file").arg(dir.join("ports.json"));
+        command.args(["--log-format", "json", "--log-level", self.log_level]);
+        if self.origins {
+            command.args(["--origin-allow-cidr", "127.0.0.0/8"]);
+        }
+        if let Some(toml) = &self.config {
+            std::fs::write(dir.join("assetgate.toml"), toml).unwrap();
+            command.arg("--config").arg(dir.join("assetgate.toml"));
+        }
+        command.args(&self.args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        Spawned {
+            stdout: Lines::of(child.stdout.take().unwrap()),
+            stderr: Lines::of(child.stderr.take().unwrap()),
+            child: Mutex::new(child),
+        }
+    }
+
+    /// Starts it and waits until it serves.
+    pub async fn start(self) -> Running {
+        let dir = TempDir::new().unwrap();
+        let process = self.spawn(dir.path());
+        let file = dir.path().join("ports.json");
+        let ports = eventually("the port file", async || {
+            if let Some(status) = process.exited() {
+                panic!(
+                    "ended with {status} before serving: {}",
+                    process.stderr.text()
+                );
+            }
+            serde_json::from_str::<Value>(&std::fs::read_to_string(&file).ok()?).ok()
+        })
+        .await;
+        Running {
+            process,
+            _dir: dir,
+            ports,
+        }
+    }
+
+    /// Starts it, and a client of it.
+    pub async fn connected(self) -> (Running, Client) {
+        let running = self.start().await;
+        let client = running.client().await;
+        (running, client)
+    }
+
+    /// Starts it and waits until it ends by itself.
+    pub async fn start_to_end(self) -> (ExitStatus, String) {
+        let dir = TempDir::new().unwrap();
+        let process = self.spawn(dir.path());
+        let status = eventually("the end of the program", async || process.exited()).await;
+        let printed = eventually("its message", async || {
+            Some(process.stderr.text()).filter(|text| !text.is_empty())
+        });
+        (status, printed.await)
+    }
+}
+
+struct Spawned {
+    child: Mutex<Child>,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Spawned {
+    fn exited(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap();
+        child.kill().ok();
+        child.wait().ok();
+    }
+}
+
+/// A serving process; killed when dropped.
+pub struct Running {
+    process: Spawned,
+    _dir: TempDir,
+    ports: Value,
+}
+
+impl Running {
+    /// What the port file says.
+    pub fn ports(&self) -> &Value {
+        &self.ports
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.ports["grpc"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.ports["admin"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A client with a connection of its own.
+    pub async fn client(&self) -> Client {
+        Client::connect(&format!("http://{}", self.address())).await
+    }
+
+    pub async fn tls_client(
+        &self,
+        tls: ClientTlsConfig,
+    ) -> Result<Client, tonic::transport::Error> {
+        Client::connect_tls(&format!("https://{}", self.address()), tls).await
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        Metrics(admin::get(self.admin(), "/metrics").await.1)
+    }
+
+    pub fn stdout(&self) -> &Lines {
+        &self.process.stdout
+    }
+
+    pub fn stderr(&self) -> &Lines {
+        &self.process.stderr
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let pid = self.process.child.lock().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+
+    /// How many file descriptors are open.
+    pub fn descriptors(&self) -> usize {
+        let pid = self.process.child.lock().unwrap().id();
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count()
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub fn terminate(&self) {
+        let child = self.process.child.lock().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&self) {
+        let mut child = self.process.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&self) -> ExitStatus {
+        eventually("the end of the program", async || self.process.exited()).await
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.process.exited().is_some()
+    }
+}

@@ -1,0 +1,31 @@
+//! The cache's Capabilities.
+
+use assetgate::proto::rev2::capabilities_server::Capabilities;
+use assetgate::proto::rev2::{
+    ActionCacheUpdateCapabilities, CacheCapabilities, GetCapabilitiesRequest, ServerCapabilities,
+};
+use tonic::{Request, Response, Status};
+
+use super::state::State;
+
+#[tonic::async_trait]
+impl Capabilities for State {
+    async fn get_capabilities(
+        &self,
+        request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<ServerCapabilities>, Status> {
+        self.check_instance(&request.into_inner().instance_name)?;
+        let switches = self.switches.lock();
+        Ok(Response::new(ServerCapabilities {
+            cache_capabilities: Some(CacheCapabilities {
+                digest_functions: switches.functions.iter().map(|f| *f as i32).collect(),
+                action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
+                    update_enabled: true,
+                }),
+                max_batch_total_size_bytes: switches.batch_limit,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+}
