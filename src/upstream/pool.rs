@@ -48,7 +48,7 @@ pub struct Affinity(Arc<Claim>);
 #[derive(Debug)]
 struct Claim {
     connection: Mutex<Option<Arc<Connection>>>,
-    opening: tokio::sync::Mutex<()>,
+    opening: Arc<tokio::sync::Mutex<()>>,
     opener: Weak<Opener>,
 }
 
@@ -99,7 +99,7 @@ impl Pool {
     pub fn affinity(&self) -> Affinity {
         Affinity(Arc::new(Claim {
             connection: Mutex::new(None),
-            opening: tokio::sync::Mutex::new(()),
+            opening: Arc::default(),
             opener: Arc::downgrade(&self.opener),
         }))
     }
@@ -182,17 +182,35 @@ impl Pool {
             return Ok(connection);
         }
         // One at a time: calls that arrive together shall share the connection.
-        let _turn = claim.opening.lock().await;
+        let turn = Arc::clone(&claim.opening).lock_owned().await;
         if let Some(connection) = claim.usable() {
             return Ok(connection);
         }
-        let connection = self.opener.obtain().await?;
-        claim.replace(Some(Arc::clone(&connection)));
-        Ok(connection)
+        // By a task of its own: a caller who leaves does not undo what is under
+        // way, else a burst of cancelled calls would open a connection each.
+        let (claim, opener) = (Arc::clone(claim), Arc::clone(&self.opener));
+        let looking = opener.look();
+        let opening = self.opener.runtime.spawn(async move {
+            let _looking = looking;
+            let connection = opener.obtain().await?;
+            claim.replace(Some(Arc::clone(&connection)));
+            drop(turn);
+            Ok(connection)
+        });
+        opening.await.unwrap_or_else(|_| {
+            Err(TransportError::Unreachable {
+                address: "(any)".into(),
+                reason: "the listener stops".into(),
+            })
+        })
     }
 }
 
 /// A call in progress.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and boxing it is what this avoids"
+)]
 #[pin_project::pin_project(project = CallingProj, project_replace = CallingOwned)]
 enum Calling<F> {
     /// The common path: it was sent at once.
