@@ -38,21 +38,24 @@ use crate::upstream::Upstream;
 /// Path prefix of the two asset services.
 pub const ASSET_PREFIX: &str = "/build.bazel.remote.asset.v1.";
 
-/// Every native service. The caller adds the fallback that forwards.
-pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
-    resolver: Resolver<S, F, A>,
-    errors: ErrorSettings,
-    drain: Drain,
-    upstream: Upstream,
-) -> Result<Routes, tonic_reflection::server::Error> {
-    let routes = services(resolver, errors, drain, upstream)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+/// Reflection, v1 and v1alpha, to add the other services to. Decoding the
+/// descriptors costs memory: made once, shared by all threads.
+pub fn reflection() -> Result<Routes, tonic_reflection::server::Error> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::default()
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?);
     Ok(routes)
 }
 
-/// All but reflection, which takes a while to build.
-fn services<S: AssetStore, F: Fetcher, A: Announce>(
+/// Every native service: those in `reflection`, Fetch, Push and health. The
+/// caller adds the fallback that forwards.
+pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
+    reflection: Routes,
     resolver: Resolver<S, F, A>,
     errors: ErrorSettings,
     drain: Drain,
@@ -61,16 +64,10 @@ fn services<S: AssetStore, F: Fetcher, A: Announce>(
     let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
     let fetch = fetch::FetchService::new(resolver.clone(), errors);
     let push = push::PushService::new(resolver);
-    Routes::default()
+    reflection
         .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
         .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
         .add_service(health.into_server())
-}
-
-fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// Notes who asks for what, before anything can go wrong.

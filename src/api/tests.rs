@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 use tower::ServiceExt as _;
 
-use super::{ErrorSettings, routes, services};
+use super::{ErrorSettings, reflection, routes};
 use crate::call::{Call, Report};
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::asset::fetch_client::FetchClient;
@@ -66,13 +66,25 @@ impl Server {
     fn routes(&self) -> Routes {
         let drain = self.world.drain.clone();
         let resolver = self.world.resolver(self.settings);
-        services(resolver, self.errors.clone(), drain, self.upstream.clone())
+        routes(
+            Routes::default(),
+            resolver,
+            self.errors.clone(),
+            drain,
+            self.upstream.clone(),
+        )
     }
 
     fn routes_with_reflection(&self) -> Routes {
         let drain = self.world.drain.clone();
         let resolver = self.world.resolver(self.settings);
-        routes(resolver, self.errors.clone(), drain, self.upstream.clone()).unwrap()
+        routes(
+            reflection().unwrap(),
+            resolver,
+            self.errors.clone(),
+            drain,
+            self.upstream.clone(),
+        )
     }
 
     fn request<T>(&self, message: T) -> (Request<T>, Call) {

@@ -25,14 +25,18 @@ use super::target::Target;
 use super::{
     Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, deposit, tls,
 };
+use bytes::Bytes;
+
 use crate::asset::{
     AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Checksum, RESOURCE_TYPE, Uri, Validators,
 };
 use crate::digest::Digest;
 use crate::upstream::{self, Cache, CallContext};
 
-/// What is asked for to learn whether the cache lets the caller ask.
-const PROBE: &[u8] = b"assetgate: may this caller ask?";
+/// What is written to learn whether the cache lets the caller write: one who
+/// may not learns so before the origin is asked (S11). It is written each
+/// time, as that it is there says nothing of this caller.
+pub(super) const PROBE: &[u8] = b"assetgate: may this caller write?";
 
 /// Fetches blobs from `http` and `https` origins into the CAS.
 pub struct HttpFetcher {
@@ -114,7 +118,8 @@ impl HttpFetcher {
         if !limits.supports(function) {
             return Err(unsupported());
         }
-        self.cache.find_missing(context, scope, [&probe]).await?;
+        let probe = vec![(probe, Bytes::from_static(PROBE))];
+        self.cache.write_blobs(context, scope, probe).await?;
         let own_limit = self.settings.max_size;
         Ok(Job {
             context,

@@ -125,19 +125,30 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     /// Unpinned content from an origin may have changed there since. A caller
     /// who states no limit expects what the origin serves now (N6), and until
     /// conditional requests are built the only way to know is to fetch again.
-    /// A caller who does state a limit gets any entry within it.
+    /// A caller who does state a limit gets any entry within it, unless this
+    /// caller shows the origin credentials: these may lead to other content.
     fn needs_revalidation(
         &self,
         query: &Query,
         candidate: &Candidate,
         reference: &AssetReference,
     ) -> bool {
-        let uri = candidate.uri_index.and_then(|i| query.request.uris.get(i));
+        let request = &query.request;
+        let Some(index) = candidate.uri_index else {
+            return false;
+        };
+        let Some(uri) = request.uris.get(index) else {
+            return false;
+        };
+        let headers = &request.headers;
+        let private = headers.has_credentials(index, uri.as_str().unwrap_or_default())
+            || uri.has_secret()
+            || request.qualifiers.had_secret();
         reference.source == Source::Fetch
             && candidate.outcome == Outcome::HitExact
-            && query.request.integrity.is_none()
-            && query.oldest_accepted.is_none()
-            && uri.is_some_and(|uri| self.shared.fetcher.is_fetchable(query.request.kind, uri))
+            && request.integrity.is_none()
+            && (private || query.oldest_accepted.is_none())
+            && self.shared.fetcher.is_fetchable(request.kind, uri)
     }
 }
 

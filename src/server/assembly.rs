@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
+use tonic::service::Routes;
 
 use super::backend::{Backend, Near};
 use super::{Dispatch, stack};
@@ -27,6 +28,7 @@ pub(super) struct Assembly {
     backend: Backend,
     /// For the asset runtime; threads derive their own from it.
     resolver: Resolver<ActionCacheStore, HttpFetcher, Cache>,
+    reflection: Routes,
     observer: Arc<Observer>,
     errors: ErrorSettings,
     namespace: String,
@@ -63,6 +65,7 @@ impl Assembly {
         Ok(Self {
             backend,
             resolver,
+            reflection: api::reflection()?,
             observer: Arc::new(Observer::default()),
             errors: error_settings(config),
             namespace: config.namespace.clone(),
@@ -71,21 +74,22 @@ impl Assembly {
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
-    pub(super) fn dispatch(&self) -> anyhow::Result<Dispatch> {
+    pub(super) fn dispatch(&self) -> Dispatch {
         let Near { upstream, target } = self.backend.near();
         let near = Cache::new(upstream.clone());
         let store = ActionCacheStore::new(near.clone(), &self.namespace);
         let resolver = self.resolver.on_thread(store, near);
         let forward = Forward::new(target, Arc::clone(&self.observer));
         let mut routes = api::routes(
+            self.reflection.clone(),
             resolver,
             self.errors.clone(),
             self.stopping.clone(),
             upstream,
-        )?;
+        );
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).fallback_service(forward.clone().into_fallback());
-        Ok(Dispatch::new(forward, stack::stack(routes)))
+        Dispatch::new(forward, stack::stack(routes))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::assembly::Assembly;
 use super::backend::Backend;
-use super::{Dispatch, Listener, ListenerSettings, Serving, readiness};
+use super::{Listener, ListenerSettings, Serving, readiness};
 use crate::admin;
 use crate::config::{Address, Config};
 use crate::drain::Drain;
@@ -97,8 +97,6 @@ fn listen(
         process.drain.clone(),
         process.stopping.clone(),
     )?;
-    // What every thread will do is done once here, where it can still fail.
-    drop(assembly.dispatch()?);
     let mut settings = ListenerSettings::new(listen_address(&config.listen.address));
     settings.max_connections = config.listen.max_connections;
     if let Some(tls) = &config.listen.tls {
@@ -118,22 +116,11 @@ fn listen(
     }
     let bound = Listener::bind(settings)?;
     let address = bound.local_addr.clone();
-    let make = move |_| dispatch(&assembly);
+    let make = move |_| assembly.dispatch();
     let serving = bound
         .serve(config.threads, make, process.drain.clone())
         .context("listener threads")?;
     Ok((serving, address))
-}
-
-/// The same as was tried before, so that it cannot fail now.
-#[allow(
-    clippy::expect_used,
-    reason = "the same call succeeded before the threads were made"
-)]
-fn dispatch(assembly: &Assembly) -> Dispatch {
-    assembly
-        .dispatch()
-        .expect("an assembly that worked once works again")
 }
 
 async fn admin(

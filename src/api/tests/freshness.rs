@@ -108,13 +108,30 @@ async fn n6_unpinned_fetched_content_is_never_stale() {
         sha256(b"changed")
     );
     assert_eq!(server.world.fetcher.count(), 2);
+    // Unless the origin may have something else for this one.
+    let mut private = since(blob(&[HTTP], &[]), -60);
+    private.qualifiers.push(crate::proto::asset::Qualifier {
+        name: "http_header:Authorization".into(),
+        value: "Bearer x".into(),
+    });
+    server
+        .world
+        .fetcher
+        .script(|request| Ok(content(request, b"private")));
+    assert_eq!(digest(server.fetch(private).await), sha256(b"private"));
+    // And that is not what others get.
+    assert_eq!(
+        digest(server.fetch(since(blob(&[HTTP], &[]), -60)).await),
+        sha256(b"changed")
+    );
+    assert_eq!(server.world.fetcher.count(), 3);
     // What somebody pushed under a URL is served.
     server.push(push(&[MIRROR], &[], b"pushed")).await.unwrap();
     assert_eq!(
         digest(server.fetch(blob(&[MIRROR], &[])).await),
         sha256(b"pushed")
     );
-    assert_eq!(server.world.fetcher.count(), 2);
+    assert_eq!(server.world.fetcher.count(), 3);
 }
 
 #[tokio::test]
