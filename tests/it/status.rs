@@ -124,18 +124,6 @@ async fn s05_a_fetch_that_takes_longer_than_its_timeout() {
 }
 
 #[tokio::test]
-async fn s06_a_call_that_takes_longer_than_its_deadline() {
-    let origin = Origin::new()
-        .reply("/silent", Reply::silence())
-        .start()
-        .await;
-    let (_proxy, client) = Proxy::new().connected().await;
-    let hasty = client.deadline(Duration::from_millis(300));
-    let fetch = fetch_blob(&[origin.url("/silent")]).timeout(Duration::from_secs(60));
-    refused(hasty.fetch_blob(fetch).await, Code::DeadlineExceeded);
-}
-
-#[tokio::test]
 async fn s06_the_deadline_is_enforced_by_the_server() {
     let origin = Origin::new()
         .reply("/silent", Reply::silence())
