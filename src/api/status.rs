@@ -25,6 +25,11 @@ use crate::upstream;
 /// How long a client is asked to wait when nobody says.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Most bytes of text and of details. A status travels in headers, the text in
+/// two of them, and grpc-java takes 8 KiB of headers.
+const MAX_TEXT: usize = 1300;
+const MAX_DETAILS: usize = 2000;
+
 /// URIs of BuildStream 1, which ignores failures inside an OK answer.
 const BUILDSTREAM_1: &[u8] = b"urn:fdc:buildstream.build:2020:v1:";
 
@@ -129,6 +134,7 @@ impl Verdict {
             };
             self.message = format!("{uri}{more}: {}", self.message);
         }
+        shorten(&mut self.message, MAX_TEXT);
         self.message.push_str(&format!(" [request {request_id}]"));
         self
     }
@@ -185,8 +191,9 @@ impl From<&Invalid> for Verdict {
         });
         let said: Vec<String> = said.collect();
         let mut verdict = Self::new(Code::InvalidArgument, said.join("; "));
-        let details: Vec<FieldViolation> = invalid.violations().to_vec();
-        verdict.details.set_bad_request(details);
+        verdict
+            .details
+            .set_bad_request(fitting(invalid.violations()));
         verdict
     }
 }
@@ -197,10 +204,13 @@ impl From<&ResolveError> for Verdict {
         match error {
             E::NotFound(reason) => Self::new(Code::NotFound, reason).inline(),
             E::Unsupported(names) => {
-                let verdict = Self::new(Code::InvalidArgument, error);
-                names.iter().fold(verdict, |verdict, name| {
-                    verdict.violation("qualifiers.name", format!("\"{name}\" not supported"))
-                })
+                let violations = names.iter().map(|name| {
+                    FieldViolation::new("qualifiers.name", format!("\"{name}\" not supported"))
+                });
+                let violations: Vec<FieldViolation> = violations.collect();
+                let mut verdict = Self::new(Code::InvalidArgument, error);
+                verdict.details.set_bad_request(fitting(&violations));
+                verdict
             }
             E::NotAnnounced { .. } | E::NotComputable(_) => {
                 let verdict = Self::new(Code::InvalidArgument, error);
@@ -218,6 +228,8 @@ impl From<&ResolveError> for Verdict {
                     let subject = format!("blobs/{}", digest.resource_name(*function));
                     PreconditionViolation::new("MISSING", subject, "not in the CAS")
                 });
+                // About 180 bytes each.
+                let violations = violations.take(MAX_DETAILS / 180);
                 let violations: Vec<PreconditionViolation> = violations.collect();
                 verdict.details.set_precondition_failure(violations);
                 verdict
@@ -278,8 +290,9 @@ fn cache(error: &upstream::Error) -> Verdict {
     match error {
         E::Status { status, .. } => {
             let theirs = tonic_types::Status::decode(status.details()).unwrap_or_default();
+            let fits = status.details().len() <= MAX_DETAILS;
             let verdict = Verdict {
-                passed_on: theirs.details,
+                passed_on: if fits { theirs.details } else { Vec::new() },
                 ..Verdict::new(status.code(), error)
             };
             let unavailable = status.code() == Code::Unavailable;
@@ -294,6 +307,42 @@ fn cache(error: &upstream::Error) -> Verdict {
             verdict.violation("digest_function", error.to_string())
         }
         E::TooLarge { .. } => Verdict::new(Code::ResourceExhausted, error).inline(),
+    }
+}
+
+/// As many violations as fit, at least one.
+fn fitting(violations: &[FieldViolation]) -> Vec<FieldViolation> {
+    let mut room = MAX_DETAILS;
+    let fits = |violation: &&FieldViolation| {
+        let size = violation.field.len() + violation.description.len() + 8;
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    let mut kept: Vec<FieldViolation> = violations.iter().take_while(fits).cloned().collect();
+    if let (true, Some(first)) = (kept.is_empty(), violations.first()) {
+        let mut first = first.clone();
+        shorten(&mut first.description, MAX_DETAILS);
+        kept.push(first);
+    }
+    kept
+}
+
+/// Cuts a text that takes more than `most` bytes in a header, where whatever
+/// is not ASCII takes three for one.
+fn shorten(text: &mut String, most: usize) {
+    let mut used = 0;
+    let cut = text.char_indices().find(|(_, c)| {
+        used += if c.is_ascii_graphic() || *c == ' ' {
+            1
+        } else {
+            3 * c.len_utf8()
+        };
+        used > most
+    });
+    if let Some((at, _)) = cut {
+        text.truncate(at);
+        text.push_str("...");
     }
 }
 

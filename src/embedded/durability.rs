@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::index;
 use super::key::Key;
-use super::scan::Found;
+use super::scan::{self, Found};
 use super::store::{Reservation, Store};
 use crate::digest::Hasher;
 
@@ -95,6 +95,8 @@ pub(super) struct Restart {
     pub(super) boot: Option<String>,
     /// Blobs to verify.
     pub(super) suspects: Vec<Found>,
+    /// Whether the index has names only, so that files are to be looked at.
+    pub(super) by_name: bool,
 }
 
 /// The maintenance thread; it ends when this is dropped.
@@ -114,6 +116,9 @@ impl Maintenance {
         let boot = restart.boot.unwrap_or_else(|| "unknown".into());
         let synced = restart.state.map_or(0, |s| s.synced);
         let suspects = restart.suspects;
+        if !restart.by_name {
+            store.set_settled();
+        }
         let mut job = Job {
             state: State { boot, synced },
             stop: Arc::default(),
@@ -132,7 +137,12 @@ impl Maintenance {
         let stop = Arc::clone(&job.stop);
         let thread = std::thread::Builder::new()
             .name("cache-maintenance".into())
-            .spawn(move || job.run(suspects, on_tick))?;
+            .spawn(move || {
+                if restart.by_name {
+                    job.look_at_files();
+                }
+                job.run(suspects, on_tick);
+            })?;
         let thread = Some(thread);
         Ok(Self { stop, thread })
     }
@@ -174,6 +184,19 @@ impl Job {
             }
         }
         self.store.record_touches();
+    }
+
+    fn look_at_files(&self) {
+        match scan::files(&self.store.disk, None) {
+            Ok(scan) => {
+                self.store.settle(&scan.good);
+                for key in &scan.broken {
+                    self.store.forget_broken(key);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the cache directory cannot be read"),
+        }
+        self.store.set_settled();
     }
 
     /// Waits for the next tick; true if it is time to end.

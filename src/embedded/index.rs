@@ -112,6 +112,23 @@ impl Index {
         self.used -= old.map_or(0, |e| u64::from(e.blocks));
     }
 
+    /// Completes an entry of which only the name was known, and makes it the
+    /// first to be evicted unless it was used since. So entries are to be
+    /// settled from the most to the least recently used.
+    pub(super) fn settle(&mut self, key: &Key, blocks: u64, touched: u32) {
+        let Some(entry) = self.entries.peek_mut(key) else {
+            return;
+        };
+        if entry.blocks == 0 {
+            entry.blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+            self.used += u64::from(entry.blocks);
+        }
+        if entry.touched == 0 {
+            entry.touched = touched;
+            self.entries.demote(key);
+        }
+    }
+
     /// Forgets an entry.
     pub(super) fn remove(&mut self, key: &Key) -> bool {
         let old = self.entries.pop(key);
@@ -185,6 +202,25 @@ mod tests {
         assert_eq!(index.make_room(2), Room::None);
         index.release(2);
         assert_eq!(index.make_room(2), Room::Reserved);
+    }
+
+    #[test]
+    fn settled_entries_are_in_order_and_used_ones_stay_ahead() {
+        let mut index = Index::new(9 * BLOCK);
+        for n in [2, 0, 3, 1] {
+            index.insert(key(n), 0, 0);
+        }
+        index.touch(&key(0), 1000);
+        for n in [3, 2, 1, 0] {
+            index.settle(&key(n), 2, 100 + u32::from(n));
+        }
+        index.settle(&key(9), 2, 100);
+        assert_eq!(index.bytes(), 8 * BLOCK);
+        let mut gone = Vec::new();
+        while let Room::Evict(key) = index.make_room(9) {
+            gone.push(key);
+        }
+        assert_eq!(gone, [key(1), key(2), key(3), key(0)]);
     }
 
     #[test]

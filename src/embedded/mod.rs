@@ -117,10 +117,15 @@ impl Embedded {
         };
         let state = State::read(disk.root());
         let suspect_from = State::suspect_from(state.as_ref(), boot.as_deref());
-        let scan = scan::scan(&disk, suspect_from).map_err(failed)?;
+        let by_name = suspect_from.is_none();
+        let scan = match by_name {
+            true => scan::names(&disk),
+            false => scan::files(&disk, suspect_from),
+        };
+        let scan = scan.map_err(failed)?;
         let store = Arc::new(Store::new(disk, settings.max_size));
-        let good = scan.good.into_iter();
-        store.fill(good.map(|f| (f.key, f.blocks, f.touched)));
+        store.fill(&scan.good);
+        scan.broken.iter().for_each(|key| store.discard(key));
         let uploads = Arc::new(uploads::Uploads::new(settings.max_size / 4));
         let pruned = Arc::clone(&uploads);
         let maintenance = Maintenance::start(
@@ -129,6 +134,7 @@ impl Embedded {
                 state,
                 boot,
                 suspects: scan.suspects,
+                by_name,
             },
             move || pruned.prune(),
         );

@@ -13,11 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::disk::{Disk, Temp};
 use super::index::{self, Index, Room, Touch};
 use super::key::Key;
+use super::scan::Found;
 use crate::digest::Digest;
 
 /// Why something could not be stored or read.
@@ -78,6 +79,8 @@ pub(super) struct Store {
     touched: Mutex<Vec<Key>>,
     /// Whether anything was written since the last sync.
     pub(super) dirty: AtomicBool,
+    /// Whether recency is known; nothing is evicted before.
+    settled: (Mutex<bool>, Condvar),
     max_size: u64,
 }
 
@@ -90,6 +93,7 @@ impl Store {
             files: Mutex::new(()),
             touched: Mutex::default(),
             dirty: AtomicBool::new(false),
+            settled: Default::default(),
             max_size,
         }
     }
@@ -100,11 +104,27 @@ impl Store {
     }
 
     /// Adds what a scan found, least recently used first.
-    pub(super) fn fill(&self, found: impl IntoIterator<Item = (Key, u64, u32)>) {
+    pub(super) fn fill(&self, found: &[Found]) {
         let mut index = self.index.lock();
-        for (key, blocks, touched) in found {
-            index.insert(key, blocks, touched);
+        for file in found {
+            index.insert(file.key, file.blocks, file.touched);
         }
+    }
+
+    /// Completes what was added by name only, with files in the same order.
+    pub(super) fn settle(&self, found: &[Found]) {
+        for files in found.rchunks(1024) {
+            let mut index = self.index.lock();
+            for file in files.iter().rev() {
+                index.settle(&file.key, file.blocks, file.touched);
+            }
+        }
+    }
+
+    /// Says that recency is known, as far as it ever will be.
+    pub(super) fn set_settled(&self) {
+        *self.settled.0.lock() = true;
+        self.settled.1.notify_all();
     }
 
     /// Whether `key` is stored, without using it. From memory.
@@ -168,9 +188,7 @@ impl Store {
             }
             _ => {}
         }
-        self.forget(key, |path| {
-            !path.metadata().is_ok_and(|m| m.len() == key.size())
-        });
+        self.forget_broken(key);
         None
     }
 
@@ -185,6 +203,13 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// Removes a blob whose file does not have its size.
+    pub(super) fn forget_broken(&self, key: &Key) {
+        self.forget(key, |path| {
+            !path.metadata().is_ok_and(|m| m.len() == key.size())
+        });
     }
 
     /// Removes a file that is `still_bad` once nobody can replace it.
@@ -214,6 +239,9 @@ impl Store {
         if self.index.lock().try_reserve(blocks) {
             return Ok(());
         }
+        let mut settled = self.settled.0.lock();
+        self.settled.1.wait_while(&mut settled, |settled| !*settled);
+        drop(settled);
         let _files = self.files.lock();
         loop {
             let room = self.index.lock().make_room(blocks);

@@ -17,6 +17,10 @@ use crate::upstream::CallContext;
 /// Look-ups of one query under way at a time.
 const PARALLEL: usize = 8;
 
+/// Prefix of what stands in a key for a header that selects a representation.
+/// Not `http_header:`, as that is a name no entry may hold.
+const SELECTED_BY: &str = "request_header:";
+
 /// A key that may answer a query.
 struct Candidate {
     key: AssetKey,
@@ -69,7 +73,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let mut missed = Missed::default();
         let mut lookups = FuturesOrdered::new();
         for candidate in candidates {
-            lookups.push_back(self.stores.near.get(context, &candidate.key));
+            lookups.push_back(self.store.get(context, &candidate.key));
         }
         for candidate in candidates {
             let Some(found) = lookups.next().await else {
@@ -133,7 +137,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             && candidate.outcome == Outcome::HitExact
             && query.request.integrity.is_none()
             && query.oldest_accepted.is_none()
-            && uri.is_some_and(|uri| self.fetcher.is_fetchable(query.request.kind, uri))
+            && uri.is_some_and(|uri| self.shared.fetcher.is_fetchable(query.request.kind, uri))
     }
 }
 
@@ -187,7 +191,7 @@ pub(super) fn key_qualifiers(query: &Query, index: usize) -> Qualifiers {
     let mut qualifiers = request.qualifiers.clone();
     if request.integrity.is_none() {
         for (name, value) in request.headers.selecting(index, uri.unwrap_or_default()) {
-            qualifiers = qualifiers.with(&format!("http_header:{name}"), &value);
+            qualifiers = qualifiers.with(&format!("{SELECTED_BY}{name}"), &value);
         }
     }
     qualifiers

@@ -16,6 +16,8 @@ mod push;
 mod query;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -59,18 +61,17 @@ pub struct Resolver<S, F, A> {
     inner: Arc<Inner<S, F, A>>,
 }
 
-/// The same references over two sets of upstream connections.
-pub struct Stores<S> {
-    /// For look-ups, which run where the call came in.
-    pub near: S,
-    /// For fetches and pushes, which run on the asset runtime.
-    pub far: S,
+/// What belongs to the thread that answers: its own connections to the cache.
+struct Inner<S, F, A> {
+    store: S,
+    announce: A,
+    shared: Arc<Shared<S, F>>,
 }
 
-struct Inner<S, F, A> {
-    stores: Stores<S>,
-    fetcher: Arc<F>,
-    announce: A,
+/// What belongs to all: fetches run elsewhere, over connections of their own.
+struct Shared<S, F> {
+    store: S,
+    fetcher: F,
     flights: Flights,
     settings: Settings,
 }
@@ -83,64 +84,79 @@ impl<S, F, A> Clone for Resolver<S, F, A> {
     }
 }
 
-impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
-    /// A resolver whose fetches and pushes run on `runtime` and are tracked by
-    /// `drain`.
+impl<S: AssetStore + Clone, F: Fetcher, A: Announce> Resolver<S, F, A> {
+    /// A resolver whose fetches and pushes run on `runtime`, through `store`,
+    /// and are tracked by `drain`.
     pub fn new(
-        stores: Stores<S>,
-        fetcher: Arc<F>,
+        store: S,
+        fetcher: F,
         announce: A,
         settings: Settings,
         drain: Drain,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        let flights = Flights::new(drain, runtime);
-        let inner = Inner {
-            stores,
+        let shared = Shared {
+            store: store.clone(),
             fetcher,
-            announce,
-            flights,
+            flights: Flights::new(drain, runtime),
             settings,
+        };
+        Self::over(store, announce, Arc::new(shared))
+    }
+}
+
+impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
+    fn over(store: S, announce: A, shared: Arc<Shared<S, F>>) -> Self {
+        let inner = Inner {
+            store,
+            announce,
+            shared,
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
+    /// The same resolver for another thread: look-ups go through that thread's
+    /// connections; fetches and pushes are shared.
+    #[must_use]
+    pub fn on_thread(&self, store: S, announce: A) -> Self {
+        Self::over(store, announce, Arc::clone(&self.inner.shared))
+    }
+
     /// Whether clients may push.
     #[must_use]
     pub fn accepts_pushes(&self) -> bool {
-        self.inner.settings.push
+        self.inner.shared.settings.push
     }
 
     /// Finds or fetches an asset.
     pub async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, ResolveError> {
         let inner = &self.inner;
+        let shared = &inner.shared;
         let scope = &query.request.scope;
         inner
             .check_function(context, &scope.instance, scope.function)
             .await?;
-        if !inner.settings.push {
+        if !shared.settings.push {
             // Nothing can have been pushed, so no label can match (Q2).
-            inner.check_supported(&query)?;
+            shared.check_supported(&query)?;
         }
         let missed = match inner.look_up(context, &query).await? {
             Ok(found) => return Ok(found),
             Err(missed) => missed,
         };
-        inner.check_origin(&query, missed)?;
-        let task = Arc::clone(inner).fetch_and_record(context.clone(), query);
-        inner.flights.run(task).await?
+        shared.check_origin(&query, missed)?;
+        let task = Arc::clone(shared).fetch_and_record(context.clone(), query);
+        shared.flights.run(task).await?
     }
 
     /// Records what a client says a URI is.
     pub async fn push(&self, context: &CallContext, push: Push) -> Result<(), ResolveError> {
-        if !self.inner.settings.push {
+        if !self.inner.shared.settings.push {
             return Err(ResolveError::PushDisabled);
         }
-        // A directory is walked and hashed: not on a thread that forwards.
-        let task = Arc::clone(&self.inner).record_push(context.clone(), push);
-        self.inner.flights.run(task).await?
+        self.inner.record_push(context, push).await
     }
 }
 

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::lookup::{Missed, key, key_qualifiers};
-use super::{Answer, Inner, Outcome, Query, ResolveError, Stats};
+use super::{Answer, Outcome, Query, ResolveError, Shared, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
 use crate::fetcher::{Fetched, Fetcher};
 use crate::store::AssetStore;
 use crate::upstream::CallContext;
 
-impl<S, F: Fetcher, A> Inner<S, F, A> {
+impl<S, F: Fetcher> Shared<S, F> {
     /// Refuses qualifiers that a fetch could not honour: content is never
     /// fetched while ignoring one (Q1, Q5).
     pub(super) fn check_supported(&self, query: &Query) -> Result<(), ResolveError> {
@@ -37,7 +37,7 @@ impl<S, F: Fetcher, A> Inner<S, F, A> {
     }
 }
 
-impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
+impl<S: AssetStore, F: Fetcher> Shared<S, F> {
     /// The body of a flight.
     pub(super) async fn fetch_and_record(
         self: Arc<Self>,
@@ -68,7 +68,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             return qualifiers;
         }
         let reference = reference_of(query, fetched, qualifiers);
-        if let Err(error) = self.stores.far.put(context, &keys, &reference).await {
+        if let Err(error) = self.store.put(context, &keys, &reference).await {
             metrics::counter!("assetgate_reference_write_failures_total", "source" => "fetch")
                 .increment(1);
             tracing::warn!(

@@ -16,11 +16,11 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Inner<S, F, A> {
     /// One exact key per URI, in request order. The last push wins; one whose
     /// `expire_at` has passed withdraws, by being found expired (N8).
     pub(super) async fn record_push(
-        self: Arc<Self>,
-        context: CallContext,
+        &self,
+        context: &CallContext,
         push: Push,
     ) -> Result<(), ResolveError> {
-        let function = self.push_function(&context, &push).await?;
+        let function = self.push_function(context, &push).await?;
         let scope = Scope::new(push.instance, function);
         let keys = push.uris.iter().map(|uri| AssetKey {
             scope: scope.clone(),
@@ -46,7 +46,10 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Inner<S, F, A> {
             referenced_blobs: push.referenced_blobs,
             referenced_directories: push.referenced_directories,
         };
-        let put = self.stores.far.put(&context, &keys, &reference).await;
+        // A directory is walked and hashed: not on a thread that forwards.
+        let (shared, context) = (Arc::clone(&self.shared), context.clone());
+        let put = async move { shared.store.put(&context, &keys, &reference).await };
+        let put = self.shared.flights.run(put).await?;
         put.map_err(|error| ResolveError::from_store(error, function))
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{Announce, Resolver, Settings, Stores};
+use super::{Announce, Resolver, Settings};
 use crate::asset::{
     AssetKey, AssetKind, AssetReference, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Uri, Validators,
 };
@@ -33,6 +33,8 @@ pub(crate) struct FakeStore {
 impl AssetStore for Arc<FakeStore> {
     async fn get(&self, _: &CallContext, key: &AssetKey) -> Result<Lookup, store::Error> {
         self.gets.lock().push(key.clone());
+        // As over a network: whatever runs beside it gets its turn.
+        tokio::task::yield_now().await;
         if let Some(error) = self.get_error.lock().clone() {
             return Err(error);
         }
@@ -144,7 +146,7 @@ impl Drop for CountDrop<'_> {
     }
 }
 
-impl Fetcher for FakeFetcher {
+impl Fetcher for Arc<FakeFetcher> {
     fn is_fetchable(&self, kind: AssetKind, uri: &Uri) -> bool {
         kind == AssetKind::Blob && uri.is_http()
     }
@@ -189,7 +191,7 @@ impl Announce for Arc<FakeAnnounce> {
     }
 }
 
-pub(crate) type TestResolver = Resolver<Arc<FakeStore>, FakeFetcher, Arc<FakeAnnounce>>;
+pub(crate) type TestResolver = Resolver<Arc<FakeStore>, Arc<FakeFetcher>, Arc<FakeAnnounce>>;
 
 /// A resolver and its surroundings.
 #[derive(Default)]
@@ -203,10 +205,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn resolver(&self, settings: Settings) -> TestResolver {
         Resolver::new(
-            Stores {
-                near: Arc::clone(&self.store),
-                far: Arc::clone(&self.store),
-            },
+            Arc::clone(&self.store),
             Arc::clone(&self.fetcher),
             Arc::clone(&self.announce),
             settings,

@@ -25,15 +25,11 @@ use crate::upstream::Cache;
 /// What all listener threads share.
 pub(super) struct Assembly {
     backend: Backend,
-    far: Cache,
-    fetcher: Arc<HttpFetcher>,
+    /// For the asset runtime; threads derive their own from it.
+    resolver: Resolver<ActionCacheStore, HttpFetcher, Cache>,
     observer: Arc<Observer>,
-    settings: resolver::Settings,
     errors: ErrorSettings,
     namespace: String,
-    runtime: Handle,
-    /// Tracks fetches, which a stop waits for.
-    drain: Drain,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -54,18 +50,22 @@ impl Assembly {
         let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
             .map_err(|errors| anyhow::anyhow!(join(&errors)))
             .context("fetching")?;
-        Ok(Self {
-            backend,
+        let resolver = Resolver::new(
+            ActionCacheStore::new(far.clone(), &config.namespace),
+            fetcher,
             far,
-            fetcher: Arc::new(fetcher),
-            observer: Arc::new(Observer::default()),
-            settings: resolver::Settings {
+            resolver::Settings {
                 push: config.push_enabled,
             },
+            drain,
+            Handle::current(),
+        );
+        Ok(Self {
+            backend,
+            resolver,
+            observer: Arc::new(Observer::default()),
             errors: error_settings(config),
             namespace: config.namespace.clone(),
-            runtime: Handle::current(),
-            drain,
             stopping,
         })
     }
@@ -74,17 +74,8 @@ impl Assembly {
     pub(super) fn dispatch(&self) -> anyhow::Result<Dispatch> {
         let Near { upstream, target } = self.backend.near();
         let near = Cache::new(upstream.clone());
-        let resolver = Resolver::new(
-            resolver::Stores {
-                near: ActionCacheStore::new(near.clone(), &self.namespace),
-                far: ActionCacheStore::new(self.far.clone(), &self.namespace),
-            },
-            Arc::clone(&self.fetcher),
-            near,
-            self.settings,
-            self.drain.clone(),
-            self.runtime.clone(),
-        );
+        let store = ActionCacheStore::new(near.clone(), &self.namespace);
+        let resolver = self.resolver.on_thread(store, near);
         let forward = Forward::new(target, Arc::clone(&self.observer));
         let mut routes = api::routes(
             resolver,

@@ -21,11 +21,18 @@ fn cache(error: upstream::Error) -> ResolveError {
     ResolveError::Upstream(error)
 }
 
+type Row = (ResolveError, Code, bool);
+
 /// Every variant with its code and whether it goes inside the answer.
-fn table() -> Vec<(ResolveError, Code, bool)> {
+fn table() -> Vec<Row> {
+    let mut rows = own_rows();
+    rows.extend(origin_rows());
+    rows.extend(cache_rows());
+    rows
+}
+
+fn own_rows() -> Vec<Row> {
     use ResolveError as E;
-    use upstream::Error as U;
-    let status = |code| U::from_status("Get", Status::new(code, "m"));
     vec![
         (E::NotFound("m".into()), Code::NotFound, true),
         (
@@ -71,6 +78,11 @@ fn table() -> Vec<(ResolveError, Code, bool)> {
         (E::TreeTooLarge("m".into()), Code::ResourceExhausted, false),
         (E::Stopped, Code::Unavailable, false),
         (E::Panicked, Code::Internal, false),
+    ]
+}
+
+fn origin_rows() -> Vec<Row> {
+    vec![
         (origin(Failure::NotFound), Code::NotFound, true),
         (origin(Failure::Refused), Code::PermissionDenied, true),
         (origin(Failure::Disallowed), Code::PermissionDenied, true),
@@ -89,6 +101,14 @@ fn table() -> Vec<(ResolveError, Code, bool)> {
             Code::Unavailable,
             false,
         ),
+    ]
+}
+
+fn cache_rows() -> Vec<Row> {
+    use ResolveError as E;
+    use upstream::Error as U;
+    let status = |code| U::from_status("Get", Status::new(code, "m"));
+    vec![
         (
             E::Fetch(FetchError::Upstream(status(Code::Unavailable))),
             Code::Unavailable,
@@ -183,4 +203,31 @@ fn a_uri_is_named_once_and_redacted() {
         verdict.locate(&uris, "7").message(),
         "https://h/a: 404 [request 7]"
     );
+}
+
+#[test]
+fn a_status_fits_the_headers_clients_accept() {
+    let names: Vec<String> = (0..32).map(|i| format!("{i}{}", "n".repeat(500))).collect();
+    let digests = vec![digest(); 1000];
+    let function = DigestFunction::Sha256;
+    for error in [
+        ResolveError::Unsupported(names.clone()),
+        ResolveError::NotFound("é".repeat(5000)),
+        ResolveError::Missing { function, digests },
+    ] {
+        let status = Verdict::from(&error)
+            .locate(&[Uri::new("urn:x")], "id")
+            .to_status();
+        let head = status.clone().into_http::<tonic::body::Body>();
+        let bytes = head
+            .headers()
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len() + 32);
+        let bytes: usize = bytes.sum();
+        assert!(bytes < 7500, "{bytes}: grpc-java takes 8 KiB");
+        assert!(status.message().ends_with("[request id]"), "{status}");
+    }
+    let status = Verdict::from(&ResolveError::Unsupported(names)).to_status();
+    let kept = status.get_details_bad_request().unwrap();
+    assert!(!kept.field_violations.is_empty());
 }

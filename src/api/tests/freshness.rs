@@ -67,11 +67,9 @@ async fn n3_a_future_limit_means_not_from_cache() {
         assert_eq!(server.world.fetcher.count(), fetches);
     }
     // Even where another replica's clock is ahead.
-    let mut entries = server.world.store.entries.lock();
-    entries
-        .values_mut()
-        .for_each(|e| e.content_time += Duration::from_secs(7200));
-    drop(entries);
+    for entry in server.world.store.entries.lock().values_mut() {
+        entry.content_time += Duration::from_secs(7200);
+    }
     digest(server.fetch(since(blob(&[HTTP], &[]), 3600)).await);
     assert_eq!(server.world.fetcher.count(), 3);
 }
@@ -200,6 +198,9 @@ async fn selecting_headers_are_part_of_the_key_of_unpinned_content() {
     assert!(first != second && second != whole);
     assert_eq!(digest(server.fetch(with("bytes=0-1")).await), first);
     assert_eq!(server.world.fetcher.count(), 3);
+    // The whole file is no answer to a part of it.
+    assert_ne!(digest(server.fetch(with("bytes=4-5")).await), whole);
+    assert_eq!(server.world.fetcher.count(), 4);
     // A push is matched whatever the headers.
     server.push(push(&[MIRROR], &[], b"pushed")).await.unwrap();
     let message = blob(&[MIRROR], &[("http_header:Accept", "text/plain")]);
@@ -210,6 +211,6 @@ async fn selecting_headers_are_part_of_the_key_of_unpinned_content() {
             .values()
             .filter(|e| e.source == Source::Fetch)
             .count(),
-        3
+        4
     );
 }

@@ -517,3 +517,61 @@ async fn what_is_dropped_healed_or_unusable_is_counted() {
         assert!(shown.contains(want), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn every_computable_function_works_over_the_embedded_cache() {
+    use crate::embedded::{Embedded, Settings};
+    use tower::Service as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        dir: dir.path().to_owned(),
+        max_size: 1 << 30,
+    };
+    let embedded = Embedded::open(settings).unwrap();
+    let routes = embedded.routes();
+    let service = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+        let answer = routes.clone().call(request);
+        async move { answer.await.map_err(|e| match e {}) }
+    });
+    let cache = crate::upstream::Cache::new(crate::upstream::Upstream::new(service));
+    let store = ActionCacheStore::new(cache.clone(), "");
+    for function in DigestFunction::all()
+        .iter()
+        .copied()
+        .filter(|f| f.is_computable())
+    {
+        let scope =
+            crate::digest::Scope::new(crate::digest::InstanceName::new("a/b").unwrap(), function);
+        let digest = |data: &[u8]| Digest::of(function, data).unwrap();
+        let file = Bytes::from(vec![b'f'; 5 << 20]);
+        let message = rev2::Directory {
+            files: vec![rev2::FileNode {
+                name: "f".to_owned(),
+                digest: Some(digest(&file).to_wire()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let root = Bytes::from(message.encode_to_vec());
+        let blobs = vec![(digest(&file), file.clone()), (digest(&root), root.clone())];
+        cache.write_blobs(&ctx(), &scope, blobs).await.unwrap();
+        let read = cache
+            .read_blob(&ctx(), &scope, &digest(&file))
+            .await
+            .unwrap();
+        assert_eq!(read, Some(file));
+        let reference = reference(AssetKind::Directory, &digest(&root));
+        let mut key = key(AssetKind::Directory, "urn:d");
+        key.scope = scope;
+        store
+            .put(&ctx(), std::slice::from_ref(&key), &reference)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.get(&ctx(), &key).await.unwrap(),
+            hit(&reference),
+            "{function}"
+        );
+    }
+}
