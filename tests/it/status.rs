@@ -301,10 +301,12 @@ async fn s11_our_own_calls_carry_the_callers_credentials() {
     let known = client
         .with("authorization", "Bearer good")
         .with("x-extra-bin", [0, 255]);
+    let known = known.tool("bazel", "8.4.0");
     hit(known.fetch_blob(fetch_blob(&[origin.url("/a")])).await);
     let write = &cache.calls_of("UpdateActionResult")[0];
     assert_eq!(write.value("authorization"), Some("Bearer good"));
     assert!(write.metadata.contains_key("x-extra-bin"));
+    assert_eq!(write.tool(), "assetgate");
     let status = client.fetch_blob(fetch_blob(&[origin.url("/a")])).await;
     refused(status, Code::Unauthenticated);
 }
