@@ -146,12 +146,14 @@ async fn s07_a_failing_origin_is_worth_another_try() {
     let origin = Origin::new()
         .status("/500", 500)
         .status("/503", 503)
+        .status("/408", 408)
         .start()
         .await;
     let (_proxy, client) = Proxy::new().connected().await;
     for (uri, reason) in [
         (origin.url("/500"), "500"),
         (origin.url("/503"), "503"),
+        (origin.url("/408"), "408"),
         (gone.url("/a"), "refused"),
         (
             "http://no-such-host.invalid/a".to_owned(),
