@@ -169,11 +169,11 @@ def attempt(call, *args):
     try:
         return call(*args)
     except grpc.RpcError as e:
+        if e.code() not in GONE:
+            raise
         with lock:
             codes[e.code().name] += 1
-        if e.code() in GONE:
-            return None
-        raise
+        return None
 
 
 class Record:

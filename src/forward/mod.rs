@@ -14,7 +14,9 @@ mod observer;
 mod status;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
@@ -57,6 +59,9 @@ enum Way {
     Routes(Routes),
 }
 
+/// What a forwarded call comes to: an answer, or a reset to pass on.
+pub type Answer = Result<Response<Body>, h2::Error>;
+
 /// Whether a request is a gRPC call, by its content type.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -90,39 +95,63 @@ impl Forward {
 }
 
 impl Session {
-    /// Forwards one call.
-    ///
-    /// # Errors
-    /// When the upstream reset the stream: the same reset is due downstream.
-    pub async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, h2::Error> {
-        let call = self.observer.start(request.uri().path());
-        match &self.way {
-            Way::Pool(pool, affinity) => {
-                let request = request.map(RequestBody::from);
-                finish(pool.call(affinity, request).await, call)
-            }
-            Way::Routes(routes) => {
-                let request = request.map(tonic::body::Body::new);
-                Ok(embedded(routes.clone(), request, call).await)
-            }
-        }
+    /// Forwards one call. The answer is an error when the upstream reset the
+    /// stream: the same reset is due downstream.
+    pub fn call(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send + use<> {
+        self.send(request.map(RequestBody::from))
     }
 
     /// Forwards a call that went through the router first.
-    ///
-    /// # Errors
-    /// As [`Session::call`].
-    pub async fn call_boxed(
+    pub fn call_boxed(
         &self,
         request: Request<tonic::body::Body>,
-    ) -> Result<Response<Body>, h2::Error> {
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        self.send(request.map(RequestBody::Boxed))
+    }
+
+    fn send(&self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send + use<> {
         let call = self.observer.start(request.uri().path());
         match &self.way {
-            Way::Pool(pool, affinity) => {
-                let request = request.map(RequestBody::Boxed);
-                finish(pool.call(affinity, request).await, call)
+            Way::Pool(pool, affinity) => Forwarding::Pool {
+                answer: pool.call(affinity, request),
+                call: Some(call),
+            },
+            Way::Routes(routes) => {
+                Forwarding::Routes(Box::pin(embedded(routes.clone(), request, call)))
             }
-            Way::Routes(routes) => Ok(embedded(routes.clone(), request, call).await),
+        }
+    }
+}
+
+/// A call being forwarded; written by hand, since an `async fn` would hold the
+/// request twice and be copied with it.
+#[pin_project::pin_project(project = ForwardingProj)]
+enum Forwarding<F> {
+    Pool {
+        #[pin]
+        answer: F,
+        call: Option<observer::Call>,
+    },
+    Routes(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl<F> Future for Forwarding<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, TransportError>>,
+{
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.project() {
+            ForwardingProj::Pool { answer, call } => {
+                let answer = ready!(answer.poll(cx));
+                match call.take() {
+                    Some(call) => Poll::Ready(finish(answer, call)),
+                    // Polled after it was done, which no caller does.
+                    None => Poll::Pending,
+                }
+            }
+            ForwardingProj::Routes(answer) => answer.as_mut().poll(cx).map(Ok),
         }
     }
 }
@@ -131,7 +160,7 @@ impl Session {
 fn finish(
     result: Result<Response<ResponseBody>, TransportError>,
     mut call: observer::Call,
-) -> Result<Response<Body>, h2::Error> {
+) -> Answer {
     match result {
         Ok(response) => {
             call.head(response.headers());
@@ -151,9 +180,13 @@ fn finish(
 
 async fn embedded(
     mut routes: Routes,
-    request: Request<tonic::body::Body>,
+    request: Request<RequestBody>,
     mut call: observer::Call,
 ) -> Response<Body> {
+    let request = request.map(|body| match body {
+        RequestBody::Boxed(body) => body,
+        body @ RequestBody::Passthrough(_) => tonic::body::Body::new(body),
+    });
     let answer: Result<_, Infallible> = routes.call(request).await;
     let Ok(response) = answer;
     call.head(response.headers());

@@ -8,7 +8,9 @@
 //! Called by: `connection`; `server::assembly` makes one per thread.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -16,7 +18,7 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use super::PeerInfo;
-use crate::forward::{Body, Forward, Session, is_grpc, not_grpc};
+use crate::forward::{Answer, Body, Forward, Session, is_grpc, not_grpc};
 
 /// Our own services, with the layers around them.
 pub type Native =
@@ -78,32 +80,57 @@ impl Desk {
     }
 
     /// Answers one call.
-    pub(super) async fn answer(
+    pub(super) fn answer(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, h2::Error> {
+    ) -> impl Future<Output = Answer> + Send + use<> {
         if !is_grpc(request.headers()) {
-            return Ok(not_grpc());
+            return Answering::Now(Some(not_grpc()));
         }
         match &self.native {
             Some(native) if is_ours(request.uri().path()) => {
-                Ok(self.answer_ourselves(native.clone(), request).await)
+                Answering::Native(self.answer_ourselves(native.clone(), request))
             }
-            _ => self.session.call(request).await,
+            _ => Answering::Forward(self.session.call(request)),
         }
     }
 
-    async fn answer_ourselves(
+    fn answer_ourselves(
         &self,
         mut native: Native,
         mut request: Request<Incoming>,
-    ) -> Response<Body> {
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let extensions = request.extensions_mut();
         extensions.insert(Arc::clone(&self.peer));
         // For what the router does not know.
         extensions.insert(self.session.clone());
-        let Ok(response) = native.call(request.map(tonic::body::Body::new)).await;
-        response.map(Body::Native)
+        let answer = native.call(request.map(tonic::body::Body::new));
+        Box::pin(async move {
+            let Ok(response) = answer.await;
+            response.map(Body::Native)
+        })
+    }
+}
+
+/// One of the ways to answer; a forwarded call costs no box.
+#[pin_project::pin_project(project = AnsweringProj)]
+enum Answering<F> {
+    Now(Option<Response<Body>>),
+    Native(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Forward(#[pin] F),
+}
+
+impl<F: Future<Output = Answer>> Future for Answering<F> {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.project() {
+            AnsweringProj::Now(response) => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            AnsweringProj::Native(answer) => answer.as_mut().poll(cx).map(Ok),
+            AnsweringProj::Forward(answer) => answer.poll(cx),
+        }
     }
 }
 

@@ -68,29 +68,34 @@ impl Load {
         }
     }
 
+    /// Counts the call, if the peer allows one more stream now.
+    pub(super) fn try_admit(self: &Arc<Self>) -> Option<Ticket> {
+        let limited = self.limit.load(Relaxed) < UNLIMITED;
+        if limited {
+            self.streams.try_acquire().ok()?.forget();
+        }
+        Some(self.ticket(limited))
+    }
+
     /// Waits until the peer allows one more stream, then counts the call.
     /// `None` when the connection takes no more calls.
     pub(super) async fn admit(
         self: &Arc<Self>,
         max_waiting: usize,
     ) -> Result<Option<Ticket>, TransportError> {
-        let limited = self.limit.load(Relaxed) < UNLIMITED;
-        if limited {
-            match self.streams.try_acquire() {
-                Ok(stream) => stream.forget(),
-                Err(_) => {
-                    if !self.wait(max_waiting).await? {
-                        return Ok(None);
-                    }
-                }
-            }
+        if let Some(ticket) = self.try_admit() {
+            return Ok(Some(ticket));
         }
+        Ok(self.wait(max_waiting).await?.then(|| self.ticket(true)))
+    }
+
+    fn ticket(self: &Arc<Self>, limited: bool) -> Ticket {
         self.in_flight.fetch_add(1, Relaxed);
-        Ok(Some(Ticket {
+        Ticket {
             load: Arc::clone(self),
             limited,
             held: None,
-        }))
+        }
     }
 
     async fn wait(&self, max_waiting: usize) -> Result<bool, TransportError> {

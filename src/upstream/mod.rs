@@ -27,6 +27,7 @@ mod open;
 mod pool;
 mod replay;
 mod response;
+mod sent;
 mod service;
 mod settings;
 mod target;

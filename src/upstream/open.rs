@@ -31,7 +31,9 @@ pub(super) struct Opener {
     pub(super) runtime: Handle,
     pub(super) state: Mutex<State>,
     /// Connections being opened.
-    pub(super) opening: AtomicUsize,
+    opening: AtomicUsize,
+    /// Claims that look for a connection.
+    looking: AtomicUsize,
     pub(super) keep_one: AtomicBool,
     /// Ticks while connections are shared; see `load::Stalls`.
     pub(super) clock: Arc<AtomicU32>,
@@ -67,6 +69,7 @@ impl Opener {
             runtime,
             state: Mutex::default(),
             opening: AtomicUsize::new(0),
+            looking: AtomicUsize::new(0),
             keep_one: AtomicBool::new(false),
             clock: Arc::default(),
             ticking: AtomicBool::new(false),
@@ -86,6 +89,16 @@ impl Opener {
         if state.spares.len() < SPARES {
             state.spares.push(connection);
         }
+    }
+
+    /// Notes that a claim begins to look for a connection.
+    pub(super) fn look(self: &Arc<Self>) -> Looking {
+        self.looking.fetch_add(1, Relaxed);
+        Looking(Arc::clone(self))
+    }
+
+    pub(super) fn anybody_looks(&self) -> bool {
+        self.looking.load(Relaxed) > 0
     }
 
     /// A connection for a claim that has none: a free one, a new one, or above
@@ -131,7 +144,7 @@ impl Opener {
     /// comes back.
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
         self.opening.fetch_add(1, Relaxed);
-        let _opening = Opening(&self.opening);
+        let _opening = Counted(&self.opening);
         let targets = self.targets(false).await;
         let candidates = {
             let mut state = self.state.lock();
@@ -162,21 +175,8 @@ impl Opener {
         TransportError::Unreachable { address, reason }
     }
 
-    /// One connection to one address. It is opened by a task of its own, so
-    /// that a caller who leaves does not stop it for those who wait with him.
-    async fn connect(&self, target: Arc<Target>) -> Option<Arc<Connection>> {
-        let opener = self.this.upgrade()?;
-        self.runtime
-            .spawn(async move { opener.connect_here(target).await })
-            .await
-            .ok()
-            .flatten()
-    }
-
-    pub(super) async fn connect_here(
-        self: Arc<Self>,
-        target: Arc<Target>,
-    ) -> Option<Arc<Connection>> {
+    /// One connection to one address. Must run on the pool's runtime.
+    pub(super) async fn connect(&self, target: Arc<Target>) -> Option<Arc<Connection>> {
         let load = Arc::new(Load::new(
             Arc::clone(&target.label),
             Arc::clone(&self.clock),
@@ -264,11 +264,20 @@ impl Opener {
     }
 }
 
-struct Opening<'a>(&'a AtomicUsize);
+struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Opening<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A claim that looks for a connection.
+pub(super) struct Looking(Arc<Opener>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looking.fetch_sub(1, Relaxed);
     }
 }
 

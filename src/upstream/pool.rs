@@ -12,27 +12,27 @@
 //! Not for: opening connections (`open`), gRPC statuses (`forward::status`).
 //! Called by: `forward`, `service` (typed clients).
 
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use super::load::Ticket;
 use super::open::Opener;
-use super::replay::{Replay, RequestBody};
-use super::transport_error::{h2_error, unprocessed};
+use super::replay::RequestBody;
+use super::sent::{Failed, Sent};
 use super::{BoardStatus, PoolSettings, ResponseBody, TransportError};
 
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
 
-/// How long hyper may take to drop the body of a call that was refused.
-const BODY_COMES_BACK: Duration = Duration::from_secs(1);
+/// The head of an answer, or why there is none.
+type Answered = Result<Response<ResponseBody>, TransportError>;
 
 /// The upstream connections of one thread. Clones share them.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct Affinity(Arc<Claim>);
 #[derive(Debug)]
 struct Claim {
     connection: Mutex<Option<Arc<Connection>>>,
-    opening: tokio::sync::Mutex<()>,
+    opening: Arc<tokio::sync::Mutex<()>>,
     opener: Weak<Opener>,
 }
 
@@ -99,7 +99,7 @@ impl Pool {
     pub fn affinity(&self) -> Affinity {
         Affinity(Arc::new(Claim {
             connection: Mutex::new(None),
-            opening: tokio::sync::Mutex::new(()),
+            opening: Arc::default(),
             opener: Arc::downgrade(&self.opener),
         }))
     }
@@ -113,41 +113,66 @@ impl Pool {
     /// Sends a call and waits for the head of the answer. Dropping the future
     /// or the answer's body cancels the call upstream.
     ///
-    /// # Errors
-    /// When the upstream could not be asked, or the answer did not begin.
-    pub async fn call(
+    /// Not an `async fn`: what is rarely needed would make every call's future
+    /// several kilobytes large, which are copied when it is spawned.
+    pub fn call(
         &self,
         affinity: &Affinity,
         request: Request<RequestBody>,
-    ) -> Result<Response<ResponseBody>, TransportError> {
-        let (mut head, mut body) = request.into_parts();
-        let mut attempt = 1;
+    ) -> impl Future<Output = Result<Response<ResponseBody>, TransportError>> + Send + use<> {
+        let ready = affinity.0.usable().and_then(|connection| {
+            let ticket = connection.load.try_admit()?;
+            Some((connection, ticket))
+        });
+        let (pool, affinity) = (self.clone(), affinity.clone());
+        match ready {
+            Some((connection, ticket)) => Calling::Sent {
+                sent: Sent::new(connection, ticket, request),
+                pool,
+                affinity,
+            },
+            None => Calling::Slow(Box::pin(
+                async move { pool.send(&affinity, request, 1).await },
+            )),
+        }
+    }
+
+    /// Sends a call as soon as a connection can take it.
+    async fn send(
+        &self,
+        affinity: &Affinity,
+        request: Request<RequestBody>,
+        attempt: usize,
+    ) -> Answered {
         loop {
             let connection = self.connection(affinity).await?;
             let max_waiting = self.opener.settings.max_waiting;
             let Some(ticket) = connection.load.admit(max_waiting).await? else {
+                // It ended meanwhile.
                 continue;
             };
-            let back = body.arm(&connection.load);
-            let copy = back.is_some().then(|| Copied::of(&head));
-            head.uri = connection.target.direct(&head.uri);
-            let error = match connection.send(Request::from_parts(head, body)).await {
-                Ok(response) => {
-                    return Ok(response.map(|body| ResponseBody::new(body, ticket)));
-                }
+            let mut sent = Box::pin(Sent::new(connection, ticket, request));
+            let error = match sent.as_mut().await {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let (error, request) = recover(error, ticket, copy, back).await;
-            (head, body) = match request {
-                Some(request) if attempt < ATTEMPTS => request,
-                _ => return Err(error),
-            };
-            // Not there again, nor anybody else: what refuses one call refuses
-            // others. Calls that run on it are let finish.
-            connection.load.retire();
-            metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
-            attempt += 1;
+            return Box::pin(self.send_again(affinity, error, attempt)).await;
         }
+    }
+
+    /// Sends a failed call again, if that is safe and still possible.
+    async fn send_again(&self, affinity: &Affinity, failed: Failed, attempt: usize) -> Answered {
+        let connection = Arc::clone(&failed.connection);
+        let (error, request) = failed.recover().await;
+        let Some(request) = request.filter(|_| attempt < ATTEMPTS) else {
+            return Err(error);
+        };
+        // Not there again, nor anybody else: what refuses one call refuses
+        // others. Calls that run on it are let finish.
+        connection.load.retire();
+        drop(connection);
+        metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
+        self.send(affinity, request, attempt + 1).await
     }
 
     /// The connection that this claim's calls go over.
@@ -157,66 +182,70 @@ impl Pool {
             return Ok(connection);
         }
         // One at a time: calls that arrive together shall share the connection.
-        let _turn = claim.opening.lock().await;
+        let turn = Arc::clone(&claim.opening).lock_owned().await;
         if let Some(connection) = claim.usable() {
             return Ok(connection);
         }
-        let connection = self.opener.obtain().await?;
-        claim.replace(Some(Arc::clone(&connection)));
-        Ok(connection)
+        // By a task of its own: a caller who leaves does not undo what is under
+        // way, else a burst of cancelled calls would open a connection each.
+        let (claim, opener) = (Arc::clone(claim), Arc::clone(&self.opener));
+        let looking = opener.look();
+        let opening = self.opener.runtime.spawn(async move {
+            let _looking = looking;
+            let connection = opener.obtain().await?;
+            claim.replace(Some(Arc::clone(&connection)));
+            drop(turn);
+            Ok(connection)
+        });
+        opening.await.unwrap_or_else(|_| {
+            Err(TransportError::Unreachable {
+                address: "(any)".into(),
+                reason: "the listener stops".into(),
+            })
+        })
     }
 }
 
-/// The head of a call, to send it again.
-struct Copied {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+/// A call in progress.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and boxing it is what this avoids"
+)]
+#[pin_project::pin_project(project = CallingProj, project_replace = CallingOwned)]
+enum Calling<F> {
+    /// The common path: it was sent at once.
+    Sent {
+        #[pin]
+        sent: Sent<F>,
+        pool: Pool,
+        affinity: Affinity,
+    },
+    /// It has to wait for something, or is sent again.
+    Slow(Pin<Box<dyn Future<Output = Answered> + Send>>),
 }
 
-impl Copied {
-    fn of(head: &Parts) -> Self {
-        Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers: head.headers.clone(),
-        }
-    }
+impl<F> Future for Calling<F>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+{
+    type Output = Answered;
 
-    fn into_head(self) -> Parts {
-        let mut head = Request::new(()).into_parts().0;
-        head.method = self.method;
-        head.uri = self.uri;
-        head.version = self.version;
-        head.headers = self.headers;
-        head
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
+        let again = match self.as_mut().project() {
+            CallingProj::Slow(slow) => return slow.as_mut().poll(cx),
+            CallingProj::Sent {
+                sent,
+                pool,
+                affinity,
+            } => match ready!(sent.poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                Err(failed) => {
+                    let (pool, affinity) = (pool.clone(), affinity.clone());
+                    Box::pin(async move { pool.send_again(&affinity, failed, 1).await })
+                }
+            },
+        };
+        self.as_mut().project_replace(Self::Slow(again));
+        self.poll(cx)
     }
-}
-
-/// What a failed call failed with, and the call itself if it may be sent again:
-/// if the upstream provably did not look at it, and all of it is still there.
-async fn recover(
-    mut error: TrySendError<Request<RequestBody>>,
-    ticket: Ticket,
-    copy: Option<Copied>,
-    back: Option<tokio::sync::oneshot::Receiver<Replay>>,
-) -> (TransportError, Option<(Parts, RequestBody)>) {
-    let address = Arc::clone(&ticket.load.address);
-    drop(ticket);
-    // hyper hands back what it never began to send.
-    if let Some(request) = error.take_message() {
-        let error = TransportError::of(error.error(), &address);
-        return (error, Some(request.into_parts()));
-    }
-    let error = error.into_error();
-    let mut request = None;
-    if h2_error(&error).is_some_and(unprocessed)
-        && let (Some(copy), Some(back)) = (copy, back)
-        && let Ok(Ok(replay)) = tokio::time::timeout(BODY_COMES_BACK, back).await
-    {
-        request = Some((copy.into_head(), RequestBody::from(replay)));
-    }
-    (TransportError::of(&error, &address), request)
 }

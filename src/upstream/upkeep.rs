@@ -4,7 +4,6 @@
 //! Not for: what a call waits for (`open`).
 //! Called by: `open`, `pool`.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -54,10 +53,9 @@ impl Opener {
                 .spares
                 .iter()
                 .any(|spare| spare.usable());
-            // A call that lost its connection is faster, and opens its own.
-            let opening = opener.opening.load(Relaxed) > 0;
+            // A claim that lost its connection is faster, and opens its own.
             if !spare
-                && !opening
+                && !opener.anybody_looks()
                 && let Ok(opened) = opener.open().await
             {
                 opener.keep_spare(opened);
@@ -96,7 +94,7 @@ impl Opener {
         });
     }
 
-    async fn try_all_down(self: &Arc<Self>) {
+    async fn try_all_down(&self) {
         let targets = self.targets(true).await;
         self.state.lock().health.keep(|place| match place {
             Place::Name(_) => true,
@@ -104,7 +102,7 @@ impl Opener {
         });
         for target in targets {
             let down = self.state.lock().health.is_down(&target.place());
-            if down && let Some(opened) = Arc::clone(self).connect_here(target).await {
+            if down && let Some(opened) = self.connect(target).await {
                 self.keep_spare(opened);
             }
         }
