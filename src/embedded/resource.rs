@@ -109,6 +109,9 @@ impl Blob {
 
 /// Checks the instance name, which ends at the first keyword.
 fn split(name: &str) -> Result<(&str, std::str::Split<'_, char>), Error> {
+    if name.is_empty() {
+        return Err(malformed("it is empty"));
+    }
     if name.len() > MAX_BYTES {
         return Err(malformed("it is longer than 16 KiB"));
     }

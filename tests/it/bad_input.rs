@@ -279,3 +279,58 @@ async fn bad_entries_of_fetched_content_mean_another_fetch() {
         cache.edit_entries(|entry| edit_payload(entry, |bytes| bytes.truncate(5)));
     }
 }
+
+#[tokio::test]
+async fn bad_a_message_that_is_far_too_large_is_refused_in_words() {
+    let (_proxy, client) = Proxy::new().connected().await;
+    let huge = "x".repeat(20 << 20);
+    let fetch = fetch_blob(&URN).qualifier("q", &huge);
+    let status = client.fetch_blob(fetch).await.unwrap_err();
+    let code = status.code();
+    assert!(
+        matches!(
+            code,
+            Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange
+        ),
+        "{status:?}"
+    );
+    inline(client.fetch_blob(fetch_blob(&URN)).await, Code::NotFound);
+}
+
+#[tokio::test]
+async fn bad_a_cache_that_answers_nonsense_is_an_error_and_no_hang() {
+    let origin = Origin::new().file("/a", "content").start().await;
+    let cache = RawUpstream::start().await;
+    let (proxy, client) = Proxy::new().upstream_at(&cache.url()).connected().await;
+    for uri in [origin.url("/a"), "urn:b:a".to_owned()] {
+        // It echoes, so every answer of its is the request.
+        let answer = client.fetch_blob(fetch_blob(&[uri])).await;
+        let digest = answer.ok().and_then(|answer| answer.blob_digest);
+        assert!(digest.is_none_or(|d| d == digest_of(b"content")));
+    }
+    assert!(!proxy.has_ended());
+}
+
+#[tokio::test]
+async fn bad_many_fetches_at_once_all_end() {
+    let mut origin = Origin::new();
+    for i in 0..100 {
+        let content = crate::support::content::noise(1_200_000, i);
+        origin = origin.file(&format!("/{i}"), content);
+    }
+    let origin = origin.start().await;
+    let (proxy, client) = Proxy::new().connected().await;
+    let calls = (0..100).map(|i| {
+        let (client, uri) = (client.clone(), origin.url(&format!("/{i}")));
+        tokio::spawn(async move { client.fetch_blob(fetch_blob(&[uri])).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    for call in calls {
+        hit(call.await.unwrap());
+    }
+    assert!(
+        proxy.resident() < 200 << 20,
+        "{} bytes resident",
+        proxy.resident()
+    );
+}

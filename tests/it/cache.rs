@@ -9,6 +9,7 @@ use assetgate::proto::rev2::{
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::support::answer::fields;
 use crate::support::client::{upload_name, write_messages};
 use crate::support::content::noise;
 use crate::support::{Client, Code, Dir, Function, Proxy, Running, Upstream, digest_in, digest_of};
@@ -61,12 +62,18 @@ async fn r1_resource_names_of_every_form() {
         "",
         "blobs",
         "blobs/x/7",
-        "nothing/here",
+        "blobs//blobs/x/7",
         &format!("blobs/{}/-1", sha.hash),
+        &format!("blobs/{}/7/more", sha.hash),
+        &format!("compressed-blobs/lzma/{}/7", sha.hash),
+        &format!("uploads/{id}/blobs/{}/7", sha.hash),
     ] {
         let status = client.read(bad).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{bad}: {status:?}");
+        assert_eq!(fields(&status), ["resource_name"]);
     }
+    let foreign = client.read("logstreams/some/log").await.unwrap_err();
+    assert_eq!(foreign.code(), Code::NotFound, "{foreign:?}");
 }
 
 #[tokio::test]

@@ -223,15 +223,17 @@ async fn r0_what_is_not_grpc_stays_outside() {
 async fn r0_the_short_cut_and_the_router_answer_alike() {
     let cache = RawUpstream::start().await;
     let (_proxy, mut raw) = RawClient::around(&cache).await;
-    // Health of a name that is not ours goes through the router to the cache.
-    let name = [0x0a, 5, b'o', b't', b'h', b'e', b'r'];
-    let routed = RawCall::new("/grpc.health.v1.Health/Check").header("x-a", "1");
-    let routed = raw.call(routed.message(&name)).await;
-    let direct = RawCall::new("/test.Echo/Echo").header("x-a", "1");
-    let direct = raw.call(direct.message(&name)).await;
+    let ask = |path: &str| RawCall::new(path).header("x-a", "1").message(b"hello");
+    // Of the asset package, so that the router decides; of neither service.
+    let routed = raw
+        .call(ask("/build.bazel.remote.asset.v1.Other/Echo"))
+        .await;
+    let direct = raw.call(ask("/test.Echo/Echo")).await;
     assert_eq!(routed.body, direct.body);
-    assert_eq!(routed.headers.get("x-a"), direct.headers.get("x-a"));
+    assert_eq!(routed.headers, direct.headers);
     assert_eq!(routed.trailers, direct.trailers);
+    let seen = cache.exchanges("Echo");
+    assert_eq!(seen[0].headers, seen[1].headers);
 }
 
 #[tokio::test]

@@ -102,6 +102,32 @@ async fn it_demands_client_certificates() {
 }
 
 #[tokio::test]
+async fn it_reaches_a_cache_over_tls_with_a_certificate_of_its_own() {
+    let pki = Pki::new();
+    let cache = tls_proxy(&pki)
+        .arg("--tls-client-ca")
+        .arg(pki.ca())
+        .start()
+        .await;
+    let own = pki.issue("own");
+    let to_cache = |ca: &Path, name: &str| {
+        let proxy = Proxy::new().upstream_at(&format!("grpcs://{}", cache.address()));
+        let proxy = proxy.arg("--upstream-ca").arg(ca);
+        let proxy = proxy.arg("--upstream-server-name").arg(name);
+        let proxy = proxy.arg("--upstream-client-cert").arg(&own.cert);
+        proxy.arg("--upstream-client-key").arg(&own.key)
+    };
+    let (_proxy, client) = to_cache(&pki.ca(), "localhost").connected().await;
+    assert_works(&client).await;
+    for (ca, name) in [(pki.ca(), "other.example"), (Pki::new().ca(), "localhost")] {
+        let (_proxy, client) = to_cache(&ca, name).connected().await;
+        let status = client.fetch_blob(fetch_blob(&["urn:o:none"])).await;
+        let status = refused(status, Code::Unavailable);
+        says(status.message(), &["certificate"]);
+    }
+}
+
+#[tokio::test]
 async fn it_fetches_over_tls_from_origins_it_trusts() {
     let pki = Pki::new();
     let origin = Origin::new().tls(&pki).file("/a", "content").start().await;

@@ -15,8 +15,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use crate::support::answer::says;
 use crate::support::logs::field;
 use crate::support::{
-    Client, Code, Gate, Origin, Proxy, RawUpstream, Reply, Running, Upstream, admin, bounded,
-    digest_of, eventually, fetch_blob, hit, inline, push_blob, refused,
+    Client, Code, Function, Gate, Origin, Proxy, Qualified as _, RawUpstream, Reply, Running,
+    Upstream, admin, bounded, digest_of, eventually, fetch_blob, hit, inline, push_blob, refused,
+    sri,
 };
 
 async fn health(client: &Client, service: &str) -> Result<ServingStatus, tonic::Status> {
@@ -94,8 +95,10 @@ async fn metrics_count_asset_calls_and_forwarded_ones() {
     let origin = Origin::new().file("/a", "content").start().await;
     let cache = Upstream::start();
     let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let pinned = fetch_blob(&[origin.url("/a")])
+        .qualifier("checksum.sri", &sri(Function::Sha256, b"content"));
     for _ in 0..2 {
-        hit(client.fetch_blob(fetch_blob(&[origin.url("/a")])).await);
+        hit(client.fetch_blob(pinned.clone()).await);
     }
     inline(
         client.fetch_blob(fetch_blob(&["urn:o:none"])).await,
@@ -111,7 +114,7 @@ async fn metrics_count_asset_calls_and_forwarded_ones() {
         let outcome = format!("outcome=\"{outcome}\"");
         metrics.sum("assetgate_asset_requests_total", &[&outcome])
     };
-    let got = ["fetched", "hit_exact", "miss"].map(calls);
+    let got = ["fetched", "hit_checksum", "miss"].map(calls);
     assert_eq!(got, [1.0, 1.0, 1.0], "{}", metrics.0);
     let handled = |method: &str| {
         let method = format!("grpc_method=\"{method}\"");
@@ -263,13 +266,14 @@ async fn each_asset_call_is_one_log_event() {
     let (proxy, client) = Proxy::new().connected().await;
     let tool = client.tool("bazel", "8.4.0");
     let uri = origin.url("/a");
-    let full = tool.fetch_blob_in_full(fetch_blob(&[&uri])).await.unwrap();
+    let pinned = fetch_blob(&[&uri]).qualifier("checksum.sri", &sri(Function::Sha256, b"content"));
+    let full = tool.fetch_blob_in_full(pinned.clone()).await.unwrap();
     let id = full
         .metadata()
         .get("assetgate-request-id")
         .expect("a request id")
         .clone();
-    hit(tool.fetch_blob(fetch_blob(&[&uri])).await);
+    hit(tool.fetch_blob(pinned).await);
     inline(
         client.fetch_blob(fetch_blob(&["urn:o:none"])).await,
         Code::NotFound,
@@ -285,11 +289,11 @@ async fn each_asset_call_is_one_log_event() {
     .await;
     assert_eq!(events.len(), 4, "{events:#?}");
     let column = |name| events.iter().map(|e| field(e, name)).collect::<Vec<_>>();
-    let outcomes = ["fetched", "hit_exact", "miss", "pushed"];
+    let outcomes = ["fetched", "hit_checksum", "miss", "pushed"];
     assert_eq!(column("outcome"), outcomes.map(|o| Some(o.to_owned())));
     let first = &events[0];
     assert_eq!(field(first, "request_id").as_deref(), id.to_str().ok());
-    assert_eq!(field(first, "tool").as_deref(), Some("bazel"));
+    says(&field(first, "tool").unwrap(), &["bazel", "8.4.0"]);
     assert_eq!(field(first, "uri"), Some(uri));
     assert_eq!(field(first, "bytes").as_deref(), Some("7"));
     assert!(

@@ -250,7 +250,7 @@ async fn l7_headers_that_choose_a_representation_choose_the_reference_too() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let accept = |value| {
-        let request = fetch_blob(&[origin.url("/a")]);
+        let request = fetch_blob(&[origin.url("/a")]).oldest(SystemTime::UNIX_EPOCH);
         request.qualifier("http_header:Accept", value)
     };
     for (requests, value) in [(1, "text/plain"), (1, "text/plain"), (2, "text/html")] {

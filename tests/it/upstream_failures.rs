@@ -130,7 +130,7 @@ async fn r0_a_slow_reader_harms_nobody_else() {
     let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
     let name = format!("blobs/{}/{}", digest.hash, digest.size_bytes);
     let mut held = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..100 {
         let request = client.request(ReadRequest {
             resource_name: name.clone(),
             ..Default::default()

@@ -127,7 +127,7 @@ async fn v06_limits_are_named() {
     for (request, limit) in [
         (fetch_blob(&["urn:v:a", ""]), "empty"),
         (fetch_blob(&uris), "64"),
-        (ask().qualifier("", "x"), "empty"),
+        (ask().qualifier("", "x"), "name"),
         (ask().qualifiers(&numbered("q", 33, "v")), "32"),
         (ask().qualifier("q", &large), "16"),
         (
@@ -145,7 +145,9 @@ async fn v06_limits_are_named() {
             field.starts_with("uris") || field.starts_with("qualifiers"),
             "{field}"
         );
-        let description = description.replace("1024", "1,024");
+        let description = description
+            .replace("1024", "1,024")
+            .replace("65536", "64 KiB");
         says(&description, &[limit]);
     }
     let most = fetch_blob(&uris[..64]).qualifiers(&numbered("q", 32, "v"));

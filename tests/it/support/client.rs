@@ -1,7 +1,5 @@
 //! A gRPC client of everything behind the one address.
 
-use std::time::Duration;
-
 use assetgate::proto::asset::{
     FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse,
     PushBlobRequest, PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse,
@@ -28,12 +26,11 @@ use tonic::{Request, Response, Status};
 
 use super::{bounded, digest_of};
 
-/// One connection, the metadata every call carries, and its deadline.
+/// One connection, and the metadata every call carries.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
     metadata: MetadataMap,
-    deadline: Option<Duration>,
 }
 
 macro_rules! unary {
@@ -72,7 +69,6 @@ impl Client {
         Self {
             channel,
             metadata: MetadataMap::new(),
-            deadline: None,
         }
     }
 
@@ -108,19 +104,9 @@ impl Client {
         self.with(key, metadata.encode_to_vec())
     }
 
-    /// The same with a gRPC deadline on every call.
-    pub fn deadline(&self, deadline: Duration) -> Self {
-        let mut more = self.clone();
-        more.deadline = Some(deadline);
-        more
-    }
-
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
-        if let Some(deadline) = self.deadline {
-            request.set_timeout(deadline);
-        }
         request
     }
 

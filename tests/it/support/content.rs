@@ -77,6 +77,14 @@ impl Dir {
         self
     }
 
+    /// The same directory without its closure, for trees that would not fit.
+    pub fn reference(of: &Dir) -> Self {
+        Self {
+            message: of.message.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The encoded `Directory`.
     pub fn blob(&self) -> Vec<u8> {
         self.message.encode_to_vec()

@@ -143,6 +143,9 @@ pub async fn send_body(
     let last = body.len();
     for (i, mut data) in body.into_iter().enumerate() {
         let end = i + 1 == last && trailers.is_none();
+        if data.is_empty() && stream.send_data(data.clone(), end).is_err() {
+            return;
+        }
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {

@@ -112,7 +112,9 @@ async fn accept(listener: TcpListener, record: Arc<Record>) {
 
 async fn converse(stream: tokio::net::TcpStream, number: usize, record: Arc<Record>) {
     let mut builder = h2::server::Builder::new();
+    // A stream nobody reads must not hold up the others.
     builder.initial_window_size(256 << 10);
+    builder.initial_connection_window_size(64 << 20);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
     };

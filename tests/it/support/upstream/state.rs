@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use assetgate::proto::rev2;
+use base64::Engine as _;
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tonic::{Code, Status};
 
 use crate::support::Function;
@@ -54,6 +56,15 @@ pub struct Call {
 impl Call {
     pub fn method(&self) -> &str {
         self.path.rsplit('/').next().unwrap()
+    }
+
+    /// The name of the tool that says it calls.
+    pub fn tool(&self) -> String {
+        let value = self.value("build.bazel.remote.execution.v2.requestmetadata-bin");
+        let encoded = value.unwrap().trim_end_matches('=');
+        let decoded = base64::engine::general_purpose::STANDARD_NO_PAD.decode(encoded);
+        let metadata = rev2::RequestMetadata::decode(&*decoded.unwrap()).unwrap();
+        metadata.tool_details.unwrap().tool_name
     }
 
     pub fn value(&self, name: &str) -> Option<&str> {
