@@ -24,11 +24,15 @@ use crate::forward::{Answer, Body, Forward, Session, is_grpc, not_grpc};
 pub type Native =
     BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
-/// What is ours: the asset services, health and reflection.
-const OURS: [&str; 3] = [
-    "/build.bazel.remote.asset.v1.",
+/// What is ours. Whole service names rather than package prefixes: a service
+/// of the same package that we do not have is forwarded like any other,
+/// without passing the layers of our own.
+const OURS: [&str; 5] = [
+    "/build.bazel.remote.asset.v1.Fetch/",
+    "/build.bazel.remote.asset.v1.Push/",
     "/grpc.health.v1.Health/",
-    "/grpc.reflection.",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
 /// What a thread does with calls.
