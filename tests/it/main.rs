@@ -26,6 +26,7 @@ mod operating;
 mod presence;
 mod push;
 mod qualifiers;
+mod readme;
 mod redirects;
 mod secrets;
 mod status;
