@@ -20,26 +20,30 @@
 //! # Four walks
 //!
 //! **A forwarded read.** `server::accept` hands the socket to a thread;
-//! `server::connection` speaks HTTP/2 and sees by the path that the call is not
-//! ours; [`forward`] sends the same request over the upstream connection that
-//! belongs to this client ([`upstream`]'s pool) and the response body is polled
-//! straight through, so that flow control is end to end.
+//! `server::connection` speaks HTTP/2 on it; `server::dispatch` sees by the path
+//! that the call is not ours; [`forward`] sends the same request over the
+//! upstream connection that belongs to this client ([`upstream`]'s pool) and the
+//! response body is polled straight through, so that flow control is end to
+//! end. With no cache behind us, `forward` calls [`embedded`] in process.
 //!
-//! **A fetch hit.** The path is ours: the layers of [`middleware`], then
-//! [`api`], which turns the message into a query; [`resolver`] asks [`store`]
-//! for the checksum keys, then for every URI; `store` reads one Action Cache
-//! entry, verifies it against its key and asks the CAS whether everything it
-//! names is present; `api` answers.
+//! **A fetch hit.** The path is ours: the layers of [`middleware`], in the order
+//! of `server::stack`, give the call an id and a report ([`call`]); [`api`] turns
+//! the message into a query; [`resolver`] makes sure that the cache knows the
+//! digest function, then asks [`store`] for the checksum keys, then for every
+//! URI; `store` reads one Action Cache entry, verifies it against its key and
+//! asks the CAS whether everything it names is present; `api` answers. All of it
+//! happens on the listener's thread, over that thread's connections.
 //!
 //! **A fetch miss.** As above until `store` has nothing; `resolver` starts a
-//! task on the asset runtime; [`fetcher`] tries the mirrors in order, hashes
-//! and verifies what they serve, and uploads it; `resolver` records a reference
-//! through `store`; a failure is turned into a status in `api::status`, the
-//! only place that does.
+//! task on the asset runtime (`resolver::flight`), which ends with its caller;
+//! [`fetcher`] tries the mirrors in order, verifies and hashes what they serve,
+//! and uploads it; `resolver` records a reference through `store`; a failure is
+//! turned into a status in `api::status`, the only place that does.
 //!
 //! **A directory push.** `api` checks the message; `resolver` makes one key per
-//! URI; `store` walks the directory in the CAS, uploads the Tree, the pins and
-//! the Action that is the key, and writes the entries, the first URI's last.
+//! URI and goes over to the asset runtime; `store` walks the directory in the
+//! CAS, makes sure that every file is there, uploads the Tree, the pins and the
+//! Action that is the key, and writes the entries, the first URI's last.
 
 pub mod proto;
 

@@ -26,7 +26,8 @@ done
 running=()
 # shellcheck disable=SC2329 # the trap below calls it
 stop() {
-  trap - EXIT INT TERM
+  trap - EXIT
+  trap '' INT TERM   # a second Ctrl-C must not leave one of them behind
   # Assetgate first: it finishes what it has begun, for which it needs the storage.
   for ((i = ${#running[@]} - 1; i >= 0; i--)); do
     kill "${running[i]}" 2>/dev/null || true
@@ -38,11 +39,12 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 mkdir -p "$DIR"/{cas,ac}/persistent_state
-LISTEN=$STORAGE DIR=$DIR "$BB_STORAGE" "$here/storage.jsonnet" &
+# In sessions of their own, so that Ctrl-C reaches this script only, which then stops them one after the other.
+LISTEN=$STORAGE DIR=$DIR setsid "$BB_STORAGE" "$here/storage.jsonnet" &
 running+=($!)
 # Assetgate starts and serves while its cache is down, so the order does not matter.
 # shellcheck disable=SC2086 # a list of flags
-"$ASSETGATE" serve --listen "$LISTEN" --admin-listen "$ADMIN" --upstream "grpc://$STORAGE" ${ASSETGATE_FLAGS:-} &
+setsid "$ASSETGATE" serve --listen "$LISTEN" --admin-listen "$ADMIN" --upstream "grpc://$STORAGE" ${ASSETGATE_FLAGS:-} &
 running+=($!)
 
 for ((i = 0; i < 300; i++)); do

@@ -44,7 +44,7 @@ fn placeholder(key: &str) -> &'static str {
         "dir" => "DIR",
         "cert" | "key" | "ca" | "client_ca" | "client_cert" | "client_key" => "FILE",
         "allow_cidr" | "deny_cidr" => "CIDR",
-        "timeout" => "DURATION",
+        "timeout" | "delay" => "DURATION",
         "max_size" => "SIZE",
         "threads" | "max_connections" => "NUMBER",
         _ => "NAME",
@@ -150,5 +150,6 @@ mod tests {
         ] {
             assert!(help.contains(&format!("--{flag} <")), "--{flag}");
         }
+        assert!(help.contains("--drain-delay <DURATION>"), "{help}");
     }
 }

@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
     one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
     one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
     one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
-    one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; mirrors and retries included"),
+    one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; all mirrors together"),
     one("fetch.max_timeout", "", "1h", "the longest time a request gets"),
     one("fetch.connect_timeout", "", "10s", "for one connection to an origin: name, TCP and TLS"),
     one("fetch.stall_timeout", "", "60s", "longest silence of an origin"),
@@ -102,11 +102,13 @@ pub const KEYS: &[Key] = &[
     one("log.level", "--log-level", "info", "error, warn, info, debug or trace"),
 ];
 
-/// What a section written as one text stands for: `errors = "grpc"`.
+/// Sections that may be written as one text: `errors = "grpc"`.
+pub(super) const SHORTHANDS: &[(&str, &str)] = &[("errors", "errors.channel")];
+
+/// What a section written as one text stands for.
 pub(super) fn shorthand(section: &str) -> Option<&'static Key> {
-    (section == "errors")
-        .then(|| find("errors.channel"))
-        .flatten()
+    let (_, key) = SHORTHANDS.iter().find(|(name, _)| *name == section)?;
+    find(key)
 }
 
 /// The key of this name.

@@ -3,11 +3,12 @@
 //! Not for: values; only names of keys are guessed.
 //! Called by: `file`, `environment`.
 
-use super::keys::KEYS;
+use super::keys::{KEYS, SHORTHANDS};
 
 /// The known key nearest to `name`, a dotted path that is not one.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    best(name, KEYS.iter().map(|key| key.name))
+    let shorthands = SHORTHANDS.iter().map(|(name, _)| *name);
+    best(name, KEYS.iter().map(|key| key.name).chain(shorthands))
 }
 
 /// The known section nearest to `name`.
@@ -72,6 +73,9 @@ mod tests {
         assert_eq!(nearest("upstreams.url"), Some("upstream.url"));
         assert_eq!(nearest("max_connections"), Some("listen.max_connections"));
         assert_eq!(nearest("tls.client_ca"), Some("listen.tls.client_ca"));
+        // Keys without a section, written below one.
+        assert_eq!(nearest("fetch.errors"), Some("errors"));
+        assert_eq!(nearest("log.threads"), Some("threads"));
         assert_eq!(nearest("entirely.something_else"), None);
     }
 
