@@ -90,12 +90,7 @@ impl Backend {
 }
 
 fn remote(upstream: &crate::config::Upstream) -> anyhow::Result<Backend> {
-    let endpoints: Result<Vec<Endpoint>, _> = upstream
-        .urls
-        .iter()
-        .map(|url| url.to_string().parse())
-        .collect();
-    let endpoints = endpoints.context("upstream.url")?;
+    let endpoints = upstream.urls.clone();
     let tls = endpoints.iter().any(Endpoint::tls);
     let mut settings = PoolSettings::new(endpoints);
     if tls {

@@ -16,7 +16,7 @@ use super::assembly::Assembly;
 use super::backend::Backend;
 use super::{Listener, ListenerSettings, Serving, readiness};
 use crate::admin;
-use crate::config::{Address, Config};
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
@@ -97,7 +97,7 @@ fn listen(
         process.drain.clone(),
         process.stopping.clone(),
     )?;
-    let mut settings = ListenerSettings::new(listen_address(&config.listen.address));
+    let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
     if let Some(tls) = &config.listen.tls {
         let files = ServerFiles {
@@ -124,7 +124,7 @@ fn listen(
 }
 
 async fn admin(
-    address: &Address,
+    address: &ListenAddr,
     config: &Config,
     backend: &Backend,
     metrics: &Metrics,
@@ -157,16 +157,6 @@ fn facts(config: &Config) -> Vec<admin::Fact> {
         None => format!("embedded, in {}", config.embedded.dir.display()),
     };
     vec![("cache", cache), ("threads", config.threads.to_string())]
-}
-
-fn listen_address(address: &Address) -> ListenAddr {
-    match address {
-        Address::Tcp { host, port } => ListenAddr::Tcp {
-            host: host.clone(),
-            port: *port,
-        },
-        Address::Unix(path) => ListenAddr::Unix(path.clone()),
-    }
 }
 
 async fn stop(drain: &Drain, config: &Config) {
