@@ -84,17 +84,18 @@ impl Check<'_> {
             .upstream
             .iter()
             .flat_map(|upstream| &upstream.urls)
+            .chain(config.routes.iter().map(|route| &route.url))
             .any(Endpoint::tls);
         for key in TLS.into_iter().chain(["upstream.authority"]) {
             let place = self.layers.place(&[key]);
-            if stated == 0 && self.has(key) {
+            if stated == 0 && config.routes.is_empty() && self.has(key) {
                 let text =
                     format!("`{key}` needs `upstream.url`: the embedded cache has no use for it");
                 self.problems.add(place, text);
             } else if stated == read && !tls && key != "upstream.authority" && self.has(key) {
                 self.problems.add(
                     place,
-                    format!("`{key}` needs a `grpcs://` URL in `upstream.url`"),
+                    format!("`{key}` needs a `grpcs://` URL in `upstream.url` or `route`"),
                 );
             }
         }

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use keys::{KEYS, Key};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{
-    Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log, LogFormat,
+    Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log, LogFormat, Route,
     Upstream,
 };
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub admin: Option<ListenAddr>,
     /// The cache; `None` is the embedded one.
     pub upstream: Option<Upstream>,
+    /// Servers that answer some services in the cache's place.
+    pub routes: Vec<Route>,
     /// The embedded cache, used when there is no upstream.
     pub embedded: Embedded,
     /// Downloads.
@@ -75,6 +77,16 @@ pub struct Upstream {
     pub server_name: Option<String>,
     /// The `:authority` of calls instead of the URL's.
     pub authority: Option<String>,
+}
+
+/// Where calls of some services go instead of to the cache. TLS and authority
+/// are as in [`Upstream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What the full name of such a service begins with.
+    pub service: String,
+    /// The server.
+    pub url: Endpoint,
 }
 
 /// The embedded cache.

@@ -9,13 +9,30 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::settings::{ErrorChannel, LogFormat};
+use super::settings::{ErrorChannel, LogFormat, Route};
 use crate::net::{AddrError, ListenAddr};
 use crate::upstream::{Endpoint, EndpointError};
 
 pub(super) fn upstream_url(text: &str) -> Result<Endpoint, String> {
     text.parse()
         .map_err(|error: EndpointError| error.to_string())
+}
+
+/// `SERVICE=URL`.
+pub(super) fn route(text: &str) -> Result<Route, String> {
+    let form =
+        "write SERVICE=URL, as in build.bazel.remote.execution.v2.Execution=grpc://HOST:PORT";
+    let (service, url) = text.split_once('=').ok_or(form)?;
+    let name = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+    if service.is_empty() || !service.chars().all(name) {
+        return Err(format!(
+            "what stands before `=` is no name of a service; {form}"
+        ));
+    }
+    Ok(Route {
+        service: service.to_owned(),
+        url: upstream_url(url)?,
+    })
 }
 
 pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
