@@ -24,7 +24,8 @@
 //! that the call is not ours; [`forward`] sends the same request over the
 //! upstream connection that belongs to this client ([`upstream`]'s pool) and the
 //! response body is polled straight through, so that flow control is end to
-//! end. With no cache behind us, `forward` calls [`embedded`] in process.
+//! end. With no cache behind us, `forward` calls [`embedded`] in process;
+//! services that have a route go to a server of their own.
 //!
 //! **A fetch hit.** The path is ours: the layers of [`middleware`], in the order
 //! of `server::stack`, give the call an id and a report ([`call`]); [`api`] turns

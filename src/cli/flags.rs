@@ -45,6 +45,7 @@ fn placeholder(key: &str) -> &'static str {
         "cert" | "key" | "ca" | "client_ca" | "client_cert" | "client_key" => "FILE",
         "allow_cidr" | "deny_cidr" => "CIDR",
         "timeout" | "delay" => "DURATION",
+        "route" => "SERVICE=URL",
         "max_size" => "SIZE",
         "threads" | "max_connections" => "NUMBER",
         _ => "NAME",

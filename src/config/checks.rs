@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
 use super::settings::Config;
-use super::values::UpstreamUrl;
+use crate::upstream::Endpoint;
 
 /// Notes everything that does not go together.
 pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
@@ -84,17 +84,18 @@ impl Check<'_> {
             .upstream
             .iter()
             .flat_map(|upstream| &upstream.urls)
-            .any(|url| matches!(url, UpstreamUrl::Tls(_)));
+            .chain(config.routes.iter().map(|route| &route.url))
+            .any(Endpoint::tls);
         for key in TLS.into_iter().chain(["upstream.authority"]) {
             let place = self.layers.place(&[key]);
-            if stated == 0 && self.has(key) {
+            if stated == 0 && config.routes.is_empty() && self.has(key) {
                 let text =
                     format!("`{key}` needs `upstream.url`: the embedded cache has no use for it");
                 self.problems.add(place, text);
             } else if stated == read && !tls && key != "upstream.authority" && self.has(key) {
                 self.problems.add(
                     place,
-                    format!("`{key}` needs a `grpcs://` URL in `upstream.url`"),
+                    format!("`{key}` needs a `grpcs://` URL in `upstream.url` or `route`"),
                 );
             }
         }
@@ -136,8 +137,8 @@ impl Check<'_> {
     fn borrowed_identity(&mut self, config: &Config) {
         let lends = self.has("upstream.client_cert") || self.has("upstream.client_key");
         let demands_mtls = self.has("listen.tls.client_ca");
-        let open = config.listen.address.is_beyond_loopback() && !demands_mtls;
-        if lends && open && !config.allow_anonymous && self.address_was_read(config) {
+        let open = !config.listen.address.is_local() && !demands_mtls;
+        if lends && open && !config.allow_anonymous {
             let place = self.layers.place(&["listen.address"]);
             self.problems.add(
                 place,
@@ -150,11 +151,6 @@ impl Check<'_> {
                 ),
             );
         }
-    }
-
-    /// False for the placeholder of an address that could not be read.
-    fn address_was_read(&self, config: &Config) -> bool {
-        config.listen.address != super::settings::Address::default()
     }
 
     fn pem<E: std::fmt::Display>(

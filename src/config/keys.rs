@@ -66,6 +66,7 @@ const CACHE_DIRECTORY: &str = "<cache>";
 pub const KEYS: &[Key] = &[
     one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate"),
     one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
+    list("route", "--route", "", "SERVICE=URL: calls of services whose full name begins so go to another server"),
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
     one("listen.max_connections", "--max-connections", "10000", "client connections at a time"),
     one("listen.tls.cert", "--tls-cert", "", "PEM certificate chain of this server"),

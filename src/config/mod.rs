@@ -27,10 +27,9 @@ use std::path::PathBuf;
 pub use keys::{KEYS, Key};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{
-    Address, Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log,
-    LogFormat, Upstream,
+    Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log, LogFormat, Route,
+    Upstream,
 };
-pub use values::UpstreamUrl;
 
 use layers::{Layers, Reader};
 

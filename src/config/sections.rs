@@ -17,6 +17,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         listen: listen(r),
         admin: r.one("admin.address", v::admin_address),
         upstream: upstream(r),
+        routes: r.list("route", v::route),
         embedded: Embedded {
             dir: r.one("embedded.dir", v::path),
             max_size: r.one("embedded.max_size", v::size),

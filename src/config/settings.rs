@@ -3,14 +3,13 @@
 //! Not for: defaults (`keys`) or rules (`checks`).
 //! Called by: `server::assembly`, `cli`.
 
-use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::values::UpstreamUrl;
+use crate::net::ListenAddr;
+use crate::upstream::Endpoint;
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +21,11 @@ pub struct Config {
     /// The gRPC listener.
     pub listen: Listen,
     /// The admin listener; `None` is off.
-    pub admin: Option<Address>,
+    pub admin: Option<ListenAddr>,
     /// The cache; `None` is the embedded one.
     pub upstream: Option<Upstream>,
+    /// Servers that answer some services in the cache's place.
+    pub routes: Vec<Route>,
     /// The embedded cache, used when there is no upstream.
     pub embedded: Embedded,
     /// Downloads.
@@ -45,7 +46,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// Where.
-    pub address: Address,
+    pub address: ListenAddr,
     /// Client connections at a time.
     pub max_connections: usize,
     /// `None` is plain.
@@ -63,59 +64,11 @@ pub struct ListenTls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Where a listener is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A name or address without brackets, and a port; 0 picks a free one.
-    Tcp {
-        /// Host name, IPv4 or IPv6 address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// The path of a unix socket.
-    Unix(PathBuf),
-}
-
-impl Default for Address {
-    fn default() -> Self {
-        Self::Tcp {
-            host: String::new(),
-            port: 0,
-        }
-    }
-}
-
-impl Address {
-    /// Whether other machines can reach it. A name counts as reachable unless
-    /// it is `localhost`: what it resolves to may change.
-    #[must_use]
-    pub fn is_beyond_loopback(&self) -> bool {
-        match self {
-            Self::Unix(_) => false,
-            Self::Tcp { host, .. } => match host.parse::<IpAddr>() {
-                Ok(address) => !address.to_canonical().is_loopback(),
-                Err(_) => !host.eq_ignore_ascii_case("localhost"),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// The cache in front of which this stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upstream {
     /// One address or several of the same cache; never empty.
-    pub urls: Vec<UpstreamUrl>,
+    pub urls: Vec<Endpoint>,
     /// Roots for `grpcs://`; `None` is the system's.
     pub ca: Option<PathBuf>,
     /// Client certificate, and with it the key.
@@ -124,6 +77,16 @@ pub struct Upstream {
     pub server_name: Option<String>,
     /// The `:authority` of calls instead of the URL's.
     pub authority: Option<String>,
+}
+
+/// Where calls of some services go instead of to the cache. TLS and authority
+/// are as in [`Upstream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What the full name of such a service begins with.
+    pub service: String,
+    /// The server.
+    pub url: Endpoint,
 }
 
 /// The embedded cache.

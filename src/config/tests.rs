@@ -491,3 +491,31 @@ fn keys_without_a_section_come_first_and_sections_are_together() {
     }
     assert_eq!(seen[0], "");
 }
+
+#[test]
+fn a_route_names_a_service_and_a_server() {
+    let routed = |text: &str| {
+        load(&Sources {
+            environment: environment(&[("HOME", "/h")]),
+            flags: vec![flag("route", &[text])],
+            ..Sources::default()
+        })
+    };
+    let config = routed("build.bazel.remote.execution.v2.Execution=grpc://exec:8980");
+    let routes = config.unwrap().config.routes;
+    assert_eq!(routes.len(), 1);
+    assert_eq!(
+        routes[0].service,
+        "build.bazel.remote.execution.v2.Execution"
+    );
+    assert_eq!(routes[0].url.to_string(), "grpc://exec:8980");
+    for (bad, says) in [
+        ("grpc://exec:1", "SERVICE=URL"),
+        ("=grpc://exec:1", "no name of a service"),
+        ("a b=grpc://exec:1", "no name of a service"),
+        ("a=exec:1", "has no scheme"),
+    ] {
+        let problems = routed(bad).unwrap_err().to_string();
+        assert!(problems.contains(says), "{bad}: {problems}");
+    }
+}

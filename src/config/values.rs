@@ -3,134 +3,44 @@
 //! Not for: relations between values (`checks`).
 //! Called by: `sections`.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::settings::{Address, ErrorChannel, LogFormat};
+use super::settings::{ErrorChannel, LogFormat, Route};
+use crate::net::{AddrError, ListenAddr};
+use crate::upstream::{Endpoint, EndpointError};
 
-/// A cache to forward to, as `grpc://HOST:PORT`, `grpcs://HOST:PORT` or `unix:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpstreamUrl {
-    /// Plain HTTP/2.
-    Plain(String),
-    /// HTTP/2 over TLS.
-    Tls(String),
-    /// A unix socket, plain.
-    Unix(PathBuf),
+pub(super) fn upstream_url(text: &str) -> Result<Endpoint, String> {
+    text.parse()
+        .map_err(|error: EndpointError| error.to_string())
 }
 
-impl fmt::Display for UpstreamUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain(authority) => write!(f, "grpc://{authority}"),
-            Self::Tls(authority) => write!(f, "grpcs://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
+/// `SERVICE=URL`.
+pub(super) fn route(text: &str) -> Result<Route, String> {
+    let form =
+        "write SERVICE=URL, as in build.bazel.remote.execution.v2.Execution=grpc://HOST:PORT";
+    let (service, url) = text.split_once('=').ok_or(form)?;
+    let name = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+    if service.is_empty() || !service.chars().all(name) {
+        return Err(format!(
+            "what stands before `=` is no name of a service; {form}"
+        ));
     }
-}
-
-const SCHEMES: &str = "begin with `grpc://` (plain), `grpcs://` (TLS) or `unix:` (a socket's path)";
-
-pub(super) fn upstream_url(text: &str) -> Result<UpstreamUrl, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return socket_path(path).map(UpstreamUrl::Unix);
-    }
-    if let Some(rest) = text.strip_prefix("grpc://") {
-        return authority(rest, 80).map(UpstreamUrl::Plain);
-    }
-    if let Some(rest) = text.strip_prefix("grpcs://") {
-        return authority(rest, 443).map(UpstreamUrl::Tls);
-    }
-    let host = text.rsplit('@').next().unwrap_or(text);
-    Err(match host.split_once("://") {
-        Some((scheme, _)) if host == text => {
-            format!("`{scheme}://` is not a way to reach a cache; {SCHEMES}")
-        }
-        _ if host == text => format!("`{text}` has no scheme: a URL must {SCHEMES}"),
-        _ => format!("a URL must {SCHEMES}"),
+    Ok(Route {
+        service: service.to_owned(),
+        url: upstream_url(url)?,
     })
 }
 
-/// `HOST[:PORT]`, with the port Bazel would take when there is none.
-fn authority(text: &str, default_port: u16) -> Result<String, String> {
-    let text = text.strip_suffix('/').unwrap_or(text);
-    if text.contains('@') {
-        return Err("a URL must not hold a user or password; these are visible to all".to_owned());
-    }
-    let bare = text.find(['/', '?', '#']).and_then(|at| text.get(..at));
-    if let Some(bare) = bare {
-        return Err(format!("a URL ends after the port, as in `{bare}`"));
-    }
-    let after_host = text.rsplit(']').next().unwrap_or(text);
-    if after_host.contains(':') {
-        host_port(text).map(|(host, port)| join(&host, port))
-    } else {
-        host_port(&format!("{text}:{default_port}")).map(|(host, port)| join(&host, port))
-    }
-}
-
-fn join(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-/// Splits `HOST:PORT`; an IPv6 address stands in brackets and loses them.
-fn host_port(text: &str) -> Result<(String, u16), String> {
-    let wrong = |what: &str| Err(format!("`{text}` {what}; write HOST:PORT"));
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return wrong("has no port");
-    };
-    let Ok(port) = port.parse::<u16>() else {
-        return wrong("has a port that is not a number up to 65535");
-    };
-    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    match bracketed {
-        Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => Ok((inner.to_owned(), port)),
-        Some(_) => wrong("has no IPv6 address in its brackets"),
-        None if host.is_empty() => wrong("has no host"),
-        None if host.contains(':') => wrong("has an IPv6 address without brackets"),
-        None if !host
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) =>
-        {
-            wrong("has a host that is neither a name nor an address")
-        }
-        None => Ok((host.to_owned(), port)),
-    }
-}
-
-fn socket_path(text: &str) -> Result<PathBuf, String> {
-    // `unix:///p` and `unix:/p` are the same to Bazel.
-    let path = text.strip_prefix("//").unwrap_or(text);
-    if path.is_empty() {
-        return Err("`unix:` must be followed by the path of a socket".to_owned());
-    }
-    // sun_path of the smaller system, less the final NUL.
-    if path.len() > 103 {
-        return Err(format!(
-            "a socket's path may have 103 bytes, this has {}",
-            path.len()
-        ));
-    }
-    Ok(PathBuf::from(path))
-}
-
-pub(super) fn address(text: &str) -> Result<Address, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) => socket_path(path).map(Address::Unix),
-        None => host_port(text).map(|(host, port)| Address::Tcp { host, port }),
-    }
+pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
+    text.parse().map_err(|error: AddrError| error.to_string())
 }
 
 /// `off` is no address.
-pub(super) fn admin_address(text: &str) -> Result<Option<Address>, String> {
+pub(super) fn admin_address(text: &str) -> Result<Option<ListenAddr>, String> {
     match text {
         "off" => Ok(None),
         _ if text.starts_with("unix:") => {

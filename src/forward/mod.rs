@@ -43,6 +43,8 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct Forward {
     target: Target,
+    /// Longest prefix first.
+    routes: Vec<(Arc<str>, Target)>,
     observer: Arc<Observer>,
 }
 
@@ -50,6 +52,7 @@ pub struct Forward {
 #[derive(Debug, Clone)]
 pub struct Session {
     way: Way,
+    routes: Vec<(Arc<str>, Way)>,
     observer: Arc<Observer>,
 }
 
@@ -78,23 +81,55 @@ impl Forward {
             Target::Routes(routes) => Target::Routes(routes.prepare()),
             pool => pool,
         };
-        Self { target, observer }
+        Self {
+            target,
+            routes: Vec::new(),
+            observer,
+        }
+    }
+
+    /// Calls of services whose full name begins with `service` go to `target`
+    /// instead. The longest such beginning counts.
+    #[must_use]
+    pub fn with_route(mut self, service: &str, target: Target) -> Self {
+        self.routes.push((format!("/{service}").into(), target));
+        self.routes
+            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        self
     }
 
     /// The forwarding of a new downstream connection.
     #[must_use]
     pub fn session(&self) -> Session {
+        let routes = self.routes.iter();
         Session {
-            way: match &self.target {
-                Target::Pool(pool) => Way::Pool(pool.clone(), pool.affinity()),
-                Target::Routes(routes) => Way::Routes(routes.clone()),
-            },
+            way: Way::to(&self.target),
+            routes: routes
+                .map(|(prefix, target)| (Arc::clone(prefix), Way::to(target)))
+                .collect(),
             observer: Arc::clone(&self.observer),
         }
     }
 }
 
+impl Way {
+    fn to(target: &Target) -> Self {
+        match target {
+            Target::Pool(pool) => Self::Pool(pool.clone(), pool.affinity()),
+            Target::Routes(routes) => Self::Routes(routes.clone()),
+        }
+    }
+}
+
 impl Session {
+    fn way(&self, path: &str) -> &Way {
+        let routed = self
+            .routes
+            .iter()
+            .find(|(prefix, _)| path.starts_with(&**prefix));
+        routed.map_or(&self.way, |(_, way)| way)
+    }
+
     /// Forwards one call. The answer is an error when the upstream reset the
     /// stream: the same reset is due downstream.
     pub fn call(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send + use<> {
@@ -110,8 +145,9 @@ impl Session {
     }
 
     fn send(&self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send + use<> {
-        let call = self.observer.start(request.uri().path());
-        match &self.way {
+        let path = request.uri().path();
+        let call = self.observer.start(path);
+        match self.way(path) {
             Way::Pool(pool, affinity) => Forwarding::Pool {
                 answer: pool.call(affinity, request),
                 call: Some(call),

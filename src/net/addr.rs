@@ -22,15 +22,19 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
-/// Why a text is no listening address.
+/// Why a text is no address, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddrError {
-    /// Neither form.
-    #[error("`{0}` is not a listening address: write HOST:PORT (127.0.0.1:8980) or unix:PATH")]
-    Form(String),
-    /// The port is not a number below 65536.
-    #[error("`{0}` has no valid port: it is a number from 0 (any free port) to 65535")]
-    Port(String),
+#[error("{0}")]
+pub struct AddrError(String);
+
+/// Any free port that only this machine can reach.
+impl Default for ListenAddr {
+    fn default() -> Self {
+        Self::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+        }
+    }
 }
 
 impl ListenAddr {
@@ -41,10 +45,10 @@ impl ListenAddr {
         match self {
             Self::Unix(_) => true,
             Self::Tcp { host, .. } => {
-                host == "localhost"
+                host.eq_ignore_ascii_case("localhost")
                     || host
                         .parse::<std::net::IpAddr>()
-                        .is_ok_and(|ip| ip.is_loopback())
+                        .is_ok_and(|ip| ip.to_canonical().is_loopback())
             }
         }
     }
@@ -63,28 +67,59 @@ impl FromStr for ListenAddr {
     type Err = AddrError;
 
     fn from_str(text: &str) -> Result<Self, AddrError> {
-        let form = || AddrError::Form(text.to_owned());
-        if let Some(path) = text.strip_prefix("unix:") {
-            // Both spellings of an absolute path: unix:/p and unix:///p.
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() {
-                return Err(form());
-            }
-            return Ok(Self::Unix(path.into()));
+        match text.strip_prefix("unix:") {
+            Some(path) => socket_path(path).map(Self::Unix),
+            None => host_port(text).map(|(host, port)| Self::Tcp { host, port }),
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let bracketed = bare.is_some();
-        let host = bare.unwrap_or(host);
-        if host.is_empty() || host.contains('/') || (host.contains(':') && !bracketed) {
-            return Err(form());
-        }
-        let port = port.parse().map_err(|_| AddrError::Port(text.to_owned()))?;
-        Ok(Self::Tcp {
-            host: host.to_owned(),
-            port,
-        })
     }
+}
+
+/// Splits `HOST:PORT`; an IPv6 address stands in brackets and loses them.
+///
+/// # Errors
+/// Says what is missing or wrong.
+pub fn host_port(text: &str) -> Result<(String, u16), AddrError> {
+    let wrong = |what: &str| Err(AddrError(format!("`{text}` {what}; write HOST:PORT")));
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return wrong("has no port");
+    };
+    let Ok(port) = port.parse::<u16>() else {
+        return wrong("has a port that is not a number up to 65535");
+    };
+    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    match bracketed {
+        Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => Ok((inner.to_owned(), port)),
+        Some(_) => wrong("has no IPv6 address in its brackets"),
+        None if host.is_empty() => wrong("has no host"),
+        None if host.contains(':') => wrong("has an IPv6 address without brackets"),
+        None if !host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) =>
+        {
+            wrong("has a host that is neither a name nor an address")
+        }
+        None => Ok((host.to_owned(), port)),
+    }
+}
+
+/// What follows `unix:`; `unix:///p` and `unix:/p` are the same to Bazel.
+///
+/// # Errors
+/// When there is no path, or one that no socket can have.
+pub fn socket_path(text: &str) -> Result<PathBuf, AddrError> {
+    let path = text.strip_prefix("//").unwrap_or(text);
+    if path.is_empty() {
+        let text = "`unix:` must be followed by the path of a socket";
+        return Err(AddrError(text.to_owned()));
+    }
+    // sun_path of the smaller system, less the final NUL.
+    if path.len() > 103 {
+        return Err(AddrError(format!(
+            "a socket's path may have 103 bytes, this has {}",
+            path.len()
+        )));
+    }
+    Ok(PathBuf::from(path))
 }
 
 impl fmt::Display for ListenAddr {
@@ -150,12 +185,14 @@ mod tests {
     fn other_texts_are_refused_with_the_forms() {
         for text in ["", "8980", "::1:80", "unix:", ":80", "http://a:80"] {
             let error = text.parse::<ListenAddr>().unwrap_err();
-            assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");
+            let says = ["HOST:PORT", "path of a socket"];
+            let says = says.iter().any(|what| error.to_string().contains(what));
+            assert!(says, "{text}: {error}");
         }
-        assert_eq!(
-            "a:65536".parse::<ListenAddr>(),
-            Err(AddrError::Port("a:65536".into()))
-        );
+        let error = "a:65536".parse::<ListenAddr>().unwrap_err();
+        assert!(error.to_string().contains("65535"), "{error}");
+        let long = format!("unix:/{}", "x".repeat(103));
+        assert!(long.parse::<ListenAddr>().is_err());
     }
 
     #[test]
@@ -163,7 +200,8 @@ mod tests {
         for (text, local) in [
             ("127.0.0.1:1", true),
             ("[::1]:1", true),
-            ("localhost:1", true),
+            ("LocalHost:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
             ("unix:/p", true),
             ("0.0.0.0:1", false),
             ("[::]:1", false),

@@ -11,7 +11,7 @@ mod executor;
 mod stream;
 pub mod tls;
 
-pub use addr::{AddrError, ListenAddr, remove_stale_socket};
+pub use addr::{AddrError, ListenAddr, host_port, remove_stale_socket, socket_path};
 pub use coalesce::{Coalesced, FirstWords, Flushed};
 pub use executor::{ClientExecutor, Executor};
 pub use stream::{RawStream, Stream, keep_alive};

@@ -79,7 +79,10 @@ impl Assembly {
         let near = Cache::new(upstream.clone());
         let store = ActionCacheStore::new(near.clone(), &self.namespace);
         let resolver = self.resolver.on_thread(store, near);
-        let forward = Forward::new(target, Arc::clone(&self.observer));
+        let mut forward = Forward::new(target, Arc::clone(&self.observer));
+        for (service, target) in self.backend.routes() {
+            forward = forward.with_route(service, target);
+        }
         let mut routes = api::routes(
             self.reflection.clone(),
             resolver,

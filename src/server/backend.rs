@@ -4,6 +4,7 @@
 //! Called by: `assembly`, `readiness`.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tonic::body::Body;
@@ -15,9 +16,21 @@ use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
 use crate::upstream::{Board, Endpoint, Pool, PoolSettings, Upstream};
 
-/// Which cache it is. Clones share it.
+/// Connections to one server that all threads together may own one by one;
+/// beyond, clients share. A pool may open twice its part when shared ones are
+/// stuck.
+const CONNECTIONS: usize = 128;
+
+/// The cache, and the servers that answer some services in its place. Clones
+/// share them.
 #[derive(Clone)]
-pub(super) enum Backend {
+pub(super) struct Backend {
+    cache: Cache,
+    routes: Vec<(String, PoolSettings)>,
+}
+
+#[derive(Clone)]
+enum Cache {
     /// One that others run.
     Remote(Box<PoolSettings>),
     /// Ours.
@@ -36,29 +49,38 @@ impl Backend {
     /// The configured one. Blocks while the embedded cache reads its files;
     /// a remote one need not be up.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        match &config.upstream {
-            Some(upstream) => remote(upstream),
+        let transport = config.upstream.clone().unwrap_or_default();
+        let soft_cap = (CONNECTIONS / config.threads.max(1)).max(4);
+        let connect = |endpoints| pool_settings(&transport, endpoints, soft_cap);
+        let routes = config.routes.iter().map(|route| {
+            let settings = connect(vec![route.url.clone()])?;
+            Ok((route.service.clone(), settings))
+        });
+        let routes = routes.collect::<anyhow::Result<_>>()?;
+        let cache = match &config.upstream {
+            Some(upstream) => Cache::Remote(Box::new(connect(upstream.urls.clone())?)),
             None => {
                 let settings = crate::embedded::Settings {
                     dir: config.embedded.dir.clone(),
                     max_size: config.embedded.max_size,
                 };
-                Ok(Self::Embedded(Embedded::open(settings)?))
+                Cache::Embedded(Embedded::open(settings)?)
             }
-        }
+        };
+        Ok(Self { cache, routes })
     }
 
     /// For use on the current runtime.
     pub(super) fn near(&self) -> Near {
-        match self {
-            Self::Remote(settings) => {
+        match &self.cache {
+            Cache::Remote(settings) => {
                 let pool = Pool::new((**settings).clone());
                 Near {
                     upstream: pool.clone().into_upstream(),
                     target: Target::Pool(pool),
                 }
             }
-            Self::Embedded(embedded) => {
+            Cache::Embedded(embedded) => {
                 let routes = embedded.routes().prepare();
                 let calls = ServiceExt::<http::Request<Body>>::map_err(
                     routes.clone(),
@@ -72,32 +94,45 @@ impl Backend {
         }
     }
 
+    /// Services that do not go to the cache, for use on the current runtime.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&str, Target)> {
+        self.routes.iter().map(|(service, settings)| {
+            let target = Target::Pool(Pool::new(settings.clone()));
+            (service.as_str(), target)
+        })
+    }
+
     /// How the connections to a remote cache are.
     pub(super) fn board(&self) -> Option<&Board> {
-        match self {
-            Self::Remote(settings) => Some(&settings.board),
-            Self::Embedded(_) => None,
+        match &self.cache {
+            Cache::Remote(settings) => Some(&settings.board),
+            Cache::Embedded(_) => None,
         }
     }
 
-    /// The upstream's TLS files, which may change.
-    pub(super) fn tls(&self) -> Option<std::sync::Arc<ClientTls>> {
-        match self {
-            Self::Remote(settings) => settings.tls.clone(),
-            Self::Embedded(_) => None,
-        }
+    /// TLS files towards other servers, which may change.
+    pub(super) fn tls(&self) -> impl Iterator<Item = Arc<ClientTls>> {
+        let cache = match &self.cache {
+            Cache::Remote(settings) => settings.tls.clone(),
+            Cache::Embedded(_) => None,
+        };
+        let routes = self
+            .routes
+            .iter()
+            .filter_map(|(_, settings)| settings.tls.clone());
+        cache.into_iter().chain(routes)
     }
 }
 
-fn remote(upstream: &crate::config::Upstream) -> anyhow::Result<Backend> {
-    let endpoints: Result<Vec<Endpoint>, _> = upstream
-        .urls
-        .iter()
-        .map(|url| url.to_string().parse())
-        .collect();
-    let endpoints = endpoints.context("upstream.url")?;
+fn pool_settings(
+    upstream: &crate::config::Upstream,
+    endpoints: Vec<Endpoint>,
+    soft_cap: usize,
+) -> anyhow::Result<PoolSettings> {
     let tls = endpoints.iter().any(Endpoint::tls);
     let mut settings = PoolSettings::new(endpoints);
+    settings.soft_cap = soft_cap;
+    settings.hard_cap = soft_cap * 2;
     if tls {
         let files = ClientFiles {
             ca: upstream.ca.clone(),
@@ -111,5 +146,5 @@ fn remote(upstream: &crate::config::Upstream) -> anyhow::Result<Backend> {
     if let Some(authority) = &upstream.authority {
         settings.authority = Some(authority.parse().context("upstream.authority")?);
     }
-    Ok(Backend::Remote(Box::new(settings)))
+    Ok(settings)
 }

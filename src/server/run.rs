@@ -16,7 +16,7 @@ use super::assembly::Assembly;
 use super::backend::Backend;
 use super::{Listener, ListenerSettings, Serving, readiness};
 use crate::admin;
-use crate::config::{Address, Config};
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
@@ -37,6 +37,7 @@ type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
 /// When something that serving needs cannot be had.
 pub fn run(config: Config, announce: Announce) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASSET_THREADS)
         .thread_name("asset")
@@ -47,6 +48,20 @@ pub fn run(config: Config, announce: Announce) -> anyhow::Result<()> {
     // Whatever still runs was given its time.
     runtime.shutdown_background();
     ended
+}
+
+/// Each connection takes two descriptors and each spooled download one; the
+/// soft limit is often 1,024 where the hard one is generous.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!(?limit.current, "the limit of file descriptors could not be raised");
+    }
 }
 
 /// What stops when the process does.
@@ -97,7 +112,7 @@ fn listen(
         process.drain.clone(),
         process.stopping.clone(),
     )?;
-    let mut settings = ListenerSettings::new(listen_address(&config.listen.address));
+    let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
     if let Some(tls) = &config.listen.tls {
         let files = ServerFiles {
@@ -111,7 +126,7 @@ fn listen(
             .spawn(Arc::clone(&tls).watch(CERTIFICATES));
         settings.tls = Some(tls);
     }
-    if let Some(tls) = backend.tls() {
+    for tls in backend.tls() {
         process.background.spawn(tls.watch(CERTIFICATES));
     }
     let bound = Listener::bind(settings)?;
@@ -124,7 +139,7 @@ fn listen(
 }
 
 async fn admin(
-    address: &Address,
+    address: &ListenAddr,
     config: &Config,
     backend: &Backend,
     metrics: &Metrics,
@@ -157,16 +172,6 @@ fn facts(config: &Config) -> Vec<admin::Fact> {
         None => format!("embedded, in {}", config.embedded.dir.display()),
     };
     vec![("cache", cache), ("threads", config.threads.to_string())]
-}
-
-fn listen_address(address: &Address) -> ListenAddr {
-    match address {
-        Address::Tcp { host, port } => ListenAddr::Tcp {
-            host: host.clone(),
-            port: *port,
-        },
-        Address::Unix(path) => ListenAddr::Unix(path.clone()),
-    }
 }
 
 async fn stop(drain: &Drain, config: &Config) {

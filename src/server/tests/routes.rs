@@ -135,3 +135,33 @@ async fn typed_clients_reach_the_upstream_over_the_pool() {
     let error = error.downcast::<crate::upstream::TransportError>().unwrap();
     assert!(error.to_string().contains(&nobody), "{error}");
 }
+
+#[tokio::test]
+async fn some_services_have_a_server_of_their_own() {
+    let [cache, other, special] = [
+        Stub::start(echo).await,
+        Stub::start(echo).await,
+        Stub::start(echo).await,
+    ];
+    let pools = [&cache, &other, &special].map(|stub| pool_settings(&[&stub.url()]));
+    let proxy = Proxy::serve(listener_settings(), move || {
+        let target = |i: usize| Target::Pool(Pool::new(pools[i].clone()));
+        let forward = Forward::new(target(0), Arc::new(Observer::default()))
+            .with_route("execution.", target(1))
+            .with_route("execution.Special", target(2));
+        Dispatch::forward_only(forward)
+    });
+    let client = Client::connect(proxy.address).await;
+    for path in [
+        "/execution.Any/Run",
+        "/execution.Special/Run",
+        "/cache.execution.X/Get",
+        "/exec/Y",
+    ] {
+        let answer = client.call(request(path), "body").await;
+        assert_eq!(answer.body, "body", "{path}");
+    }
+    let calls =
+        [&cache, &other, &special].map(|stub| stub.calls.load(std::sync::atomic::Ordering::SeqCst));
+    assert_eq!(calls, [2, 1, 1]);
+}
