@@ -137,7 +137,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
 }
 
-/// Shows a URI to people: scheme, host, port and path; `?…` for a query.
+/// Shows a URI to people: scheme, host, port and path; `?...` for a query.
 pub(super) struct Display<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Display<'_> {
@@ -158,9 +158,9 @@ impl fmt::Display for Display<'_> {
             }
         }
         if end.is_some_and(|i| clean[i] == b'?') {
-            f.write_str("?…")
+            f.write_str("?...")
         } else if clean.len() > SHOWN_BYTES {
-            f.write_str("…")
+            f.write_str("...")
         } else {
             Ok(())
         }

@@ -32,7 +32,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     /// Every address of the host is one that may not be dialled.
-    #[error("{host} is {reason} ({address}), which is not allowed")]
+    #[error(
+        "{host} is {reason} ({address}), which is not allowed (the operator can allow it: fetch.allow_cidr, --origin-allow-cidr)"
+    )]
     Disallowed {
         host: String,
         address: IpAddr,

@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(report([404, 404, 404]).0, 0);
         assert_eq!(
             report([503, 404, 403]).1,
-            "http://a/1 (1 of 3): 503 Service Unavailable; http://b/2?… (2 of 3): 404 Not Found; \
+            "http://a/1 (1 of 3): 503 Service Unavailable; http://b/2?... (2 of 3): 404 Not Found; \
              http://c/3 (3 of 3): 403 Forbidden"
         );
     }

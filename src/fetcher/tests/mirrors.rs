@@ -123,7 +123,7 @@ async fn l2_s3_a_mismatch_is_told_with_both_hashes_and_nothing_is_stored() {
         .2;
     assert_eq!(
         one,
-        format!("http://{addr}/404?…: 404 Not Found"),
+        format!("http://{addr}/404?...: 404 Not Found"),
         "no body, no phrase of the origin"
     );
 }

@@ -44,7 +44,7 @@ async fn scenario_18_circles_dead_ends_and_other_schemes() {
         ("/none", Failure::Unusable, "a redirect to nowhere"),
         ("/ftp", Failure::Disallowed, "a redirect to ftp:"),
         ("/file", Failure::Disallowed, "a redirect to file:"),
-        ("/gone", Failure::NotFound, "/missing?…): 410 Gone"),
+        ("/gone", Failure::NotFound, "/missing?...): 410 Gone"),
     ] {
         let (failure, _, message) = rig.failure(&request(&[&origin.url(path)])).await;
         assert_eq!(failure, want, "{message}");
@@ -130,6 +130,7 @@ async fn u5_special_addresses_are_refused_in_every_spelling() {
         let (failure, _, message) = rig.failure(&request(&[&url])).await;
         assert_eq!(failure, Failure::Disallowed, "{message}");
         assert!(message.contains("not allowed"), "{message}");
+        assert!(message.contains("--origin-allow-cidr"), "{message}");
     }
     assert_eq!(origin.requests(), 0);
 }
