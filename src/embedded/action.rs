@@ -11,6 +11,7 @@
 //! Called by: `action_cache.rs`.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::key::Key;
-use super::store::{Error, Store};
+use super::store::{Error, Store, gone_or_broken};
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
 
@@ -51,15 +52,29 @@ pub(super) fn read(store: &Store, key: &Key) -> Option<rev2::ActionResult> {
     if !store.touch(key) {
         return None;
     }
-    let entry = parse(key, &store.disk.path(key));
-    if entry.is_none() {
-        store.forget(key, |path| parse(key, path).is_none());
+    match load(key, &store.disk.path(key)) {
+        Ok(None) => {
+            store.forget(key, |path| matches!(load(key, path), Ok(None)));
+            None
+        }
+        Ok(entry) => entry,
+        Err(error) => {
+            tracing::error!(%error, "a stored action result cannot be read");
+            None
+        }
     }
-    entry
 }
 
-fn parse(key: &Key, path: &Path) -> Option<rev2::ActionResult> {
-    let file = Bytes::from(fs::read(path).ok()?);
+/// The entry in a file; `None` if the file is gone or damaged, an error if
+/// that cannot be told just now.
+fn load(key: &Key, path: &Path) -> io::Result<Option<rev2::ActionResult>> {
+    match fs::read(path) {
+        Err(e) if gone_or_broken(&e) => Ok(None),
+        file => Ok(parse(key, file?.into())),
+    }
+}
+
+fn parse(key: &Key, file: Bytes) -> Option<rev2::ActionResult> {
     let rest = file.strip_prefix(MAGIC)?;
     let (sum, payload) = rest.split_at_checked(HEADER - MAGIC.len())?;
     if *sum != checksum(key, payload) {

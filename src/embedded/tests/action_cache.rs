@@ -285,6 +285,25 @@ async fn a_damaged_entry_is_a_miss_and_removed() {
     }
 }
 
+/// For want of descriptors, say: the entry is as good as before.
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_just_now_is_kept() {
+    let cache = Cache::new();
+    update(&cache, "", 1, ActionResult::default())
+        .await
+        .unwrap();
+    let digest = key(1);
+    let path = super::key::Key::action(&Default::default(), F, &digest).path();
+    let path = cache.dir.path().join(path);
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert_eq!(get(&cache, "", 1).await, Err(Code::NotFound));
+    assert!(path.symlink_metadata().is_ok(), "it was removed");
+    std::fs::rename(&aside, &path).unwrap();
+    get(&cache, "", 1).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_tree_of_ten_thousand_files_is_checked_quickly() {
     let cache = Cache::new();
