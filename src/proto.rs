@@ -60,7 +60,16 @@ pub mod google {
     }
 }
 
+pub mod grpc {
+    pub mod health {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+        }
+    }
+}
+
 /// Short names for the packages used everywhere.
 pub use build::bazel::remote::asset::v1 as asset;
 pub use build::bazel::remote::execution::v2 as rev2;
 pub use google::bytestream;
+pub use grpc::health::v1 as health;

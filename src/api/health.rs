@@ -7,18 +7,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use tonic::body::Body;
-use tonic::{Request, Response, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
 use super::status::unreachable;
 use crate::drain::Drain;
-use crate::proto::MAX_NATIVE_MESSAGE;
+use crate::proto::health::health_check_response::ServingStatus;
+use crate::proto::health::health_client::HealthClient;
+use crate::proto::health::health_server::{Health, HealthServer};
+use crate::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::proto::{MAX_NATIVE_MESSAGE, Undecodable};
 use crate::upstream::{CallContext, Upstream};
 
 const FETCH: &str = "build.bazel.remote.asset.v1.Fetch";
@@ -87,6 +87,17 @@ impl HealthService {
     }
 }
 
+/// The status of a call that was passed on. An answer that cannot be decoded
+/// is the cache's fault, not the caller's.
+fn from_cache(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(source) if source.is::<Undecodable>() => {
+            Status::internal(format!("the cache's health: {source}"))
+        }
+        _ => status,
+    }
+}
+
 fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {
         status: status as i32,
@@ -102,7 +113,8 @@ impl Health for HealthService {
         if let Some(status) = self.own(&request.get_ref().service) {
             return Ok(Response::new(response(status)));
         }
-        self.client().check(Self::forwarded(request)).await
+        let checked = self.client().check(Self::forwarded(request)).await;
+        checked.map_err(from_cache)
     }
 
     type WatchStream =
@@ -115,8 +127,9 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let Some(status) = self.own(&request.get_ref().service) else {
-            let watched = self.client().watch(Self::forwarded(request)).await?;
-            return Ok(watched.map(|stream| stream.boxed()));
+            let watched = self.client().watch(Self::forwarded(request)).await;
+            let pass = |answers: Streaming<_>| answers.map_err(from_cache).boxed();
+            return Ok(watched.map_err(from_cache)?.map(pass));
         };
         let now = futures_util::stream::iter([Ok(response(status))]);
         let drain = self.drain.clone();

@@ -258,6 +258,7 @@ fn fetch(error: &FetchError) -> Verdict {
             ..origin(failure, message)
         },
         FetchError::Upstream(error) => cache(error),
+        FetchError::NoRoom(reason) => Verdict::new(Code::ResourceExhausted, reason),
         FetchError::Internal(reason) => Verdict::new(Code::Internal, reason),
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
         directives: std::env::var("RUST_LOG").ok(),
     };
     init_log(&settings);
+    raise_file_limit();
     let json = settings.is_json();
     let ended = prepare(ports.as_deref())
         .and_then(|()| run(config.clone(), announcement(config, ports, json)));
@@ -43,6 +44,20 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
             complain(&format!("assetgate: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Many systems let a process have 1,024 open files unless it asks for more;
+/// each connection and each upload needs one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit on open files stays as it was");
     }
 }
 

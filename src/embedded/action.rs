@@ -11,14 +11,16 @@
 //! Called by: `action_cache.rs`.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::key::Key;
-use super::store::{Error, Store};
+use super::store::{Error, Store, gone_or_broken};
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
 
@@ -51,15 +53,29 @@ pub(super) fn read(store: &Store, key: &Key) -> Option<rev2::ActionResult> {
     if !store.touch(key) {
         return None;
     }
-    let entry = parse(key, &store.disk.path(key));
-    if entry.is_none() {
-        store.forget(key, |path| parse(key, path).is_none());
+    match load(key, &store.disk.path(key)) {
+        Ok(None) => {
+            store.forget(key, |path| matches!(load(key, path), Ok(None)));
+            None
+        }
+        Ok(entry) => entry,
+        Err(error) => {
+            tracing::error!(%error, "a stored action result cannot be read");
+            None
+        }
     }
-    entry
 }
 
-fn parse(key: &Key, path: &Path) -> Option<rev2::ActionResult> {
-    let file = Bytes::from(fs::read(path).ok()?);
+/// The entry in a file; `None` if the file is gone or damaged, an error if
+/// that cannot be told just now.
+fn load(key: &Key, path: &Path) -> io::Result<Option<rev2::ActionResult>> {
+    match fs::read(path) {
+        Err(e) if gone_or_broken(&e) => Ok(None),
+        file => Ok(parse(key, file?.into())),
+    }
+}
+
+fn parse(key: &Key, file: Bytes) -> Option<rev2::ActionResult> {
     let rest = file.strip_prefix(MAGIC)?;
     let (sum, payload) = rest.split_at_checked(HEADER - MAGIC.len())?;
     if *sum != checksum(key, payload) {
@@ -68,28 +84,28 @@ fn parse(key: &Key, path: &Path) -> Option<rev2::ActionResult> {
     rev2::ActionResult::decode(file.slice(HEADER..)).ok()
 }
 
-/// A Tree whose Directories are not decoded yet.
-#[derive(Clone, PartialEq, Message)]
-struct Tree {
-    #[prost(bytes = "bytes", optional, tag = "1")]
-    root: Option<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    children: Vec<Bytes>,
-}
-
-/// A Directory without names: only what it refers to.
-#[derive(Clone, PartialEq, Message)]
-struct Nodes {
-    #[prost(message, repeated, tag = "1")]
-    files: Vec<Node>,
-    #[prost(message, repeated, tag = "2")]
-    directories: Vec<Node>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(message, optional, tag = "2")]
-    digest: Option<NodeDigest>,
+/// Calls `f` with the number and the bytes of each field of a message that
+/// holds bytes. `None` if the message is malformed, or `f` says so.
+///
+/// Decoding takes dozens of bytes of memory for each two of a message made
+/// for that; this takes none.
+fn each_field<'a>(
+    mut rest: &'a [u8],
+    mut f: impl FnMut(u32, &'a [u8]) -> Option<()>,
+) -> Option<()> {
+    while !rest.is_empty() {
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        if wire_type == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let (field, after) = rest.split_at_checked(length)?;
+            rest = after;
+            f(number, field)?;
+        } else {
+            let context = DecodeContext::default();
+            skip_field(wire_type, number, &mut rest, context).ok()?;
+        }
+    }
+    Some(())
 }
 
 /// A Digest without a copy of its hash.
@@ -153,19 +169,29 @@ impl Check<'_> {
         if key.size() == 0 {
             return Some(());
         }
-        let tree = Tree::decode(Bytes::from(self.store.read(&key)?)).ok()?;
-        for encoded in tree.root.into_iter().chain(tree.children) {
-            let nodes = Nodes::decode(encoded).ok()?;
-            for file in &nodes.files {
-                self.want(file.digest.as_ref()?)?;
+        let tree = Bytes::from(self.store.read(&key)?);
+        // Tree: root = 1, children = 2. Directory: files = 1, directories = 2.
+        each_field(&tree, |number, directory| match number {
+            1 | 2 => each_field(directory, |number, node| match number {
+                1 => self.node(&tree, node),
+                2 if with_directories => self.node(&tree, node),
+                _ => Some(()),
+            }),
+            _ => Some(()),
+        })
+    }
+
+    /// A `FileNode` or `DirectoryNode` within `tree`: digest = 2.
+    fn node(&mut self, tree: &Bytes, node: &[u8]) -> Option<()> {
+        let mut digests = 0;
+        each_field(node, |number, digest| {
+            if number != 2 {
+                return Some(());
             }
-            if with_directories {
-                for child in &nodes.directories {
-                    self.want(child.digest.as_ref()?)?;
-                }
-            }
-        }
-        Some(())
+            digests += 1;
+            self.want(&NodeDigest::decode(tree.slice_ref(digest)).ok()?)
+        })?;
+        (digests > 0).then_some(())
     }
 
     fn want_wire(&mut self, digest: Option<&rev2::Digest>) -> Option<()> {

@@ -74,7 +74,7 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
             let blob = digest(function, "requests.digest", update.digest.as_ref())?;
             blobs.push((blob, update));
         }
-        let bytes = blobs.iter().map(|(_, u)| u.data.len() as u64).sum();
+        let bytes = blobs.iter().map(|(blob, u)| plain_size(blob, u)).sum();
         check_batch("requests", blobs.len(), bytes)?;
         let inner = Arc::clone(&self.0);
         let responses = blocking(move || {
@@ -166,6 +166,16 @@ fn update_one(inner: &Inner, function: DigestFunction, blob: &Digest, update: Up
     Updated {
         digest: update.digest,
         status: Some(status),
+    }
+}
+
+/// What a blob adds to a batch: its own size, however small it travels. One
+/// that is too large by itself is refused by itself.
+fn plain_size(blob: &Digest, update: &Update) -> u64 {
+    let sent = update.data.len() as u64;
+    match blob.size() {
+        size if update.compressor != 0 && size <= MAX_BATCH => size.max(sent),
+        _ => sent,
     }
 }
 

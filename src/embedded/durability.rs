@@ -30,7 +30,7 @@ use parking_lot::{Condvar, Mutex};
 use super::index;
 use super::key::Key;
 use super::scan::{self, Found};
-use super::store::{Reservation, Store};
+use super::store::{Reservation, Store, gone_or_broken};
 use crate::digest::Hasher;
 
 /// Seconds by which file times may lag behind the clock.
@@ -65,8 +65,12 @@ impl State {
     /// makes more files suspects, never fewer.
     fn write(&self, root: &Path) -> io::Result<()> {
         let temp = root.join("tmp/state");
-        fs::write(&temp, format!("{} {} .\n", self.boot, self.synced))?;
-        fs::rename(temp, root.join("state"))
+        let written = fs::write(&temp, format!("{} {} .\n", self.boot, self.synced))
+            .and_then(|()| fs::rename(&temp, root.join("state")));
+        if written.is_err() {
+            let _ = fs::remove_file(temp);
+        }
+        written
     }
 
     /// Blobs written at this time or later need verification; `None` if none
@@ -123,13 +127,12 @@ impl Maintenance {
             state: State { boot, synced },
             stop: Arc::default(),
             store,
+            trusted: suspects.is_empty(),
         };
         // A state of this boot promises that there are no suspects left, so
         // it must not be written before that is so, and must be in place
         // before anything is acknowledged if it is.
-        if suspects.is_empty() {
-            job.write_state();
-        }
+        job.write_state();
         let suspects: Vec<_> = suspects
             .into_iter()
             .map(|f| (f, job.store.reserve_existing(f.blocks)))
@@ -162,11 +165,14 @@ struct Job {
     store: Arc<Store>,
     state: State,
     stop: Arc<(Mutex<bool>, Condvar)>,
+    /// Whether no suspects are left. Until then no state is written.
+    trusted: bool,
 }
 
 impl Job {
     fn run(&mut self, suspects: Vec<(Found, Reservation)>, on_tick: impl Fn()) {
-        if !suspects.is_empty() && self.verify(suspects) {
+        if !suspects.is_empty() {
+            self.trusted = self.verify(suspects);
             self.write_state();
         }
         self.store.shrink();
@@ -208,14 +214,15 @@ impl Job {
         *stop
     }
 
-    /// Hashes suspects and admits those that are what they claim. False if it
-    /// was stopped before the end.
+    /// Hashes suspects and admits those that are what they claim. False if
+    /// some are suspects still: unreadable, or it was stopped before the end.
     fn verify(&self, mut suspects: Vec<(Found, Reservation)>) -> bool {
         tracing::info!(
             blobs = suspects.len(),
             "the machine was restarted; verifying what was written last"
         );
         suspects.sort_unstable_by_key(|(f, _)| f.touched);
+        let mut all = true;
         for (found, reservation) in suspects {
             if *self.stop.0.lock() {
                 return false;
@@ -223,10 +230,13 @@ impl Job {
             match is_intact(&self.store, &found.key) {
                 Ok(true) => self.store.admit(found.key, found.touched, reservation),
                 Ok(false) => self.store.discard(&found.key),
-                Err(error) => tracing::error!(%error, "a stored blob cannot be read"),
+                Err(error) => {
+                    tracing::error!(%error, "a stored blob cannot be read");
+                    all = gone_or_broken(&error) && all;
+                }
             }
         }
-        true
+        all
     }
 
     fn sync(&mut self) {
@@ -242,6 +252,9 @@ impl Job {
     }
 
     fn write_state(&self) {
+        if !self.trusted {
+            return;
+        }
         if let Err(error) = self.state.write(self.store.disk.root()) {
             tracing::warn!(%error, "the state of the cache directory cannot be written");
         }

@@ -177,6 +177,11 @@ impl Inner {
     ) -> Result<T, store::Error> {
         match write() {
             Err(store::Error::NoRoom) if self.uploads.drop_idle() => write(),
+            Err(store::Error::DiskFull) => {
+                // Room for the next one; this one may be half written.
+                self.uploads.drop_idle();
+                Err(store::Error::DiskFull)
+            }
             result => result,
         }
     }

@@ -207,8 +207,9 @@ impl Store {
 
     /// Removes a blob whose file does not have its size.
     pub(super) fn forget_broken(&self, key: &Key) {
-        self.forget(key, |path| {
-            !path.metadata().is_ok_and(|m| m.len() == key.size())
+        self.forget(key, |path| match path.metadata() {
+            Ok(metadata) => metadata.len() != key.size(),
+            Err(error) => gone_or_broken(&error),
         });
     }
 
@@ -340,7 +341,8 @@ pub(super) fn corrupt(key: &Key) {
     tracing::warn!(file = %key.path().display(), "a damaged file was removed from the cache");
 }
 
-fn gone_or_broken(error: &io::Error) -> bool {
+/// Whether there is no such file, rather than no way to read it just now.
+pub(super) fn gone_or_broken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory

@@ -24,7 +24,8 @@ use super::upload::Upload;
 
 /// Seconds an upload is kept that nobody works on.
 const MAX_AGE: u32 = 3600;
-const MAX_COUNT: usize = 1024;
+/// Each holds an open file.
+const MAX_COUNT: usize = 256;
 
 /// How long to wait for a call on a dead connection to let go of its upload.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -167,11 +168,13 @@ impl Uploads {
             .collect();
         idle.sort_unstable();
         let mut bytes: u64 = idle.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut left = idle.len();
         let mut dropped = Vec::new();
         for (used, id, size) in idle {
-            if !goes(used, slots.len(), bytes) {
+            if !goes(used, left, bytes) {
                 break;
             }
+            left -= 1;
             bytes -= size;
             dropped.extend(slots.remove(&id));
         }

@@ -20,7 +20,10 @@ pub enum FetchError {
     /// The cache refused or failed.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
-    /// Assetgate itself failed (no room for a temporary file, say).
+    /// There is no room for a temporary file.
+    #[error("{0}")]
+    NoRoom(String),
+    /// Assetgate itself failed.
     #[error("{0}")]
     Internal(String),
 }

@@ -44,8 +44,12 @@ impl From<Failed> for Stop {
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
-        let text = format!("cannot keep what is being fetched: {error}");
-        Stop::Fatal(FetchError::Internal(text))
+        Stop::Fatal(match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                FetchError::NoRoom("the disk where downloads wait is full".to_owned())
+            }
+            _ => FetchError::Internal(format!("cannot keep what is being fetched: {error}")),
+        })
     }
 }
 
@@ -215,7 +219,7 @@ impl<'a> Keeper<'a> {
 fn full(spool: &Spool) -> Stop {
     let total = spool.disk().total();
     let text = format!("no room for a temporary file: all fetches together may use {total} bytes");
-    Stop::Fatal(FetchError::Internal(text))
+    Stop::Fatal(FetchError::NoRoom(text))
 }
 
 /// A file being written, one block behind what has been received.

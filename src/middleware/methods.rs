@@ -27,7 +27,6 @@ static OTHER: LazyLock<Method> = LazyLock::new(|| Method {
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
     let sets = [
         FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];

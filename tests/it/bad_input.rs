@@ -110,6 +110,8 @@ async fn bad_messages_are_invalid_for_every_service_of_ours() {
         "/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs",
         "/build.bazel.remote.execution.v2.ActionCache/GetActionResult",
         "/google.bytestream.ByteStream/Write",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
     ] {
         let answer = raw
             .call(RawCall::new(path).message(b"\x0a\xff\xff\xff\xff"))

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use assetgate::proto::health::HealthCheckRequest;
+use assetgate::proto::health::health_check_response::ServingStatus;
+use assetgate::proto::health::health_client::HealthClient;
 use serde_json::Value;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;

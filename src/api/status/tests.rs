@@ -119,6 +119,11 @@ fn cache_rows() -> Vec<Row> {
             Code::Internal,
             false,
         ),
+        (
+            E::Fetch(FetchError::NoRoom("m".into())),
+            Code::ResourceExhausted,
+            false,
+        ),
         (cache(status(Code::Unavailable)), Code::Unavailable, false),
         (cache(status(Code::NotFound)), Code::NotFound, false),
         (

@@ -1,8 +1,8 @@
 //! Health and reflection.
 
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
+use crate::proto::health::HealthCheckRequest;
+use crate::proto::health::health_check_response::ServingStatus;
+use crate::proto::health::health_client::HealthClient;
 
 use super::*;
 
@@ -64,6 +64,25 @@ async fn other_names_are_the_caches() {
         check(&server, "unknown.Service").await,
         Err(Code::Unimplemented)
     );
+}
+
+#[tokio::test]
+async fn a_cache_whose_health_makes_no_sense_is_not_the_callers_fault() {
+    let mut server = Server::new();
+    let nonsense = tower::service_fn(|_| async {
+        let frame = Bytes::from_static(b"\0\0\0\0\x02\x0a\xff");
+        let answer = http::Response::builder().header("content-type", "application/grpc");
+        let body = tonic::body::Body::new(http_body_util::Full::new(frame));
+        Ok::<_, tower::BoxError>(answer.body(body).unwrap())
+    });
+    server.upstream = Upstream::new(nonsense);
+    assert_eq!(check(&server, "x.Y").await, Err(Code::Internal));
+    let request = HealthCheckRequest {
+        service: "x.Y".into(),
+    };
+    let watched = HealthClient::new(server.routes()).watch(request).await;
+    let error = watched.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
 }
 
 #[tokio::test]

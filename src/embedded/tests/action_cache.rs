@@ -195,6 +195,29 @@ async fn a_tree_that_is_none_is_a_miss() {
     assert_eq!(get(&cache, "", 1).await, Err(Code::NotFound));
 }
 
+/// Two bytes each, which decoded would be dozens.
+#[tokio::test]
+async fn trees_of_empty_messages_are_checked_in_place() {
+    let cache = Cache::new();
+    let directories = cache.put(&[0x12, 0].repeat(1 << 20)).await;
+    // A Directory whose files have no digests.
+    let files = [0x0a, 0].repeat(1 << 10);
+    let files = [&[0x12, 0x80, 0x10], &files[..]].concat();
+    let files = cache.put(&files).await;
+    for (n, tree, want) in [(1, directories, Ok(())), (2, files, Err(Code::NotFound))] {
+        let directory = OutputDirectory {
+            tree_digest: Some(tree.to_wire()),
+            ..Default::default()
+        };
+        let result = ActionResult {
+            output_directories: vec![directory],
+            ..Default::default()
+        };
+        update(&cache, "", n, result).await.unwrap();
+        assert_eq!(get(&cache, "", n).await.map(drop), want);
+    }
+}
+
 #[tokio::test]
 async fn a_hit_keeps_entry_and_content_from_eviction() {
     let cache = Cache::of_size(40 * 4096);
@@ -283,6 +306,25 @@ async fn a_damaged_entry_is_a_miss_and_removed() {
         update(&cache, "", 1, result.clone()).await.unwrap();
         assert_eq!(get(&cache, "", 1).await, Ok(result.clone()));
     }
+}
+
+/// For want of descriptors, say: the entry is as good as before.
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_just_now_is_kept() {
+    let cache = Cache::new();
+    update(&cache, "", 1, ActionResult::default())
+        .await
+        .unwrap();
+    let digest = key(1);
+    let path = super::key::Key::action(&Default::default(), F, &digest).path();
+    let path = cache.dir.path().join(path);
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert_eq!(get(&cache, "", 1).await, Err(Code::NotFound));
+    assert!(path.symlink_metadata().is_ok(), "it was removed");
+    std::fs::rename(&aside, &path).unwrap();
+    get(&cache, "", 1).await.unwrap();
 }
 
 #[tokio::test]

@@ -143,6 +143,13 @@ async fn r6_a_batch_over_the_limit_is_refused_whole() {
     let huge = Digest::new(F, digest.hash(), 1 << 40).unwrap();
     let statuses = cache.update(vec![zstd_update(&huge, b"x")]).await.unwrap();
     assert_eq!(statuses, [Code::InvalidArgument]);
+    // What counts is what comes out, not what is sent.
+    let zeros = vec![0; 3 << 20];
+    let digest = Digest::of(F, &zeros).unwrap();
+    let zstd = || zstd_update(&digest, &zeros);
+    let error = cache.update(vec![zstd(), zstd()]).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert_eq!(cache.update(vec![zstd()]).await.unwrap(), [Code::Ok]);
 }
 
 /// R4.

@@ -138,6 +138,31 @@ async fn idle_uploads_are_bounded() {
 }
 
 #[tokio::test]
+async fn idle_uploads_are_few_as_each_holds_a_file() {
+    let cache = Cache::new();
+    let digest = Digest::of(F, &noise(1, 300)).unwrap();
+    for _ in 0..300 {
+        let begun = vec![part(&name(&digest), 0, &noise(1, 100), false)];
+        assert_eq!(cache.write(begun).await.unwrap(), 100);
+    }
+    cache.inner().uploads.prune();
+    assert_eq!(cache.inner().store.usage(), (256 * 4096, 0));
+}
+
+#[tokio::test]
+async fn idle_uploads_make_room_on_a_full_disk() {
+    let cache = Cache::new();
+    let digest = Digest::of(F, &noise(1, 300)).unwrap();
+    let begun = vec![part(&name(&digest), 0, &noise(1, 100), false)];
+    assert_eq!(cache.write(begun).await.unwrap(), 100);
+    assert_eq!(files(&cache), 4096);
+    cache.inner().store.disk.full.store(true, Ordering::Relaxed);
+    let statuses = cache.update(vec![identity(&digest, &noise(1, 300))]).await;
+    assert_eq!(statuses.unwrap(), [Code::ResourceExhausted]);
+    assert_eq!(files(&cache), 0);
+}
+
+#[tokio::test]
 async fn a_full_disk_is_an_error_to_the_writer_and_reads_go_on() {
     let cache = Cache::new();
     let kept = cache.put(b"kept").await;

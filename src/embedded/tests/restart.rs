@@ -172,6 +172,41 @@ async fn after_a_power_cut_blobs_are_verified_before_they_are_served() {
     eventually(async || state().starts_with("b2 ")).await;
 }
 
+/// What could not be read was not verified: the next start must not trust it.
+#[tokio::test]
+async fn a_suspect_that_cannot_be_read_stays_one() {
+    let mut cache = Cache::new();
+    let damaged = cache.put(&noise(2, 50_000)).await;
+    let path = cache.path(&damaged);
+    cache.embedded = None;
+    fs::write(cache.dir.path().join("state"), "b 0 .").unwrap();
+    let disk = disk::Disk::open(cache.dir.path()).unwrap();
+    let scan = scan::files(&disk, Some(0)).unwrap();
+    assert_eq!(scan.suspects.len(), 1);
+    // Unreadable while it is verified, and readable again later.
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let store = Arc::new(Store::new(disk, 1 << 30));
+    let restart = durability::Restart {
+        state: State::read(cache.dir.path()),
+        boot: Some("b2".into()),
+        suspects: scan.suspects,
+        by_name: false,
+    };
+    let maintenance = Maintenance::start(Arc::clone(&store), restart, || {}).unwrap();
+    eventually(async || store.usage().0 == 0).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(maintenance);
+    drop(store);
+    let state = fs::read_to_string(cache.dir.path().join("state")).unwrap();
+    assert!(state.starts_with("b "), "{state}");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, vec![0; 50_000]).unwrap();
+    let reopened = Embedded::open_in_boot(cache.settings(), Some("b2".into()));
+    cache.embedded = Some(reopened.unwrap());
+    assert!(cache.is_missing(&damaged).await);
+}
+
 /// Within one boot nothing was lost, so nothing is verified or withheld.
 #[tokio::test]
 async fn after_a_kill_nothing_is_withheld() {

@@ -117,7 +117,7 @@ async fn temporary_files_keep_to_their_budget() {
     for path in ["/known", "/unknown/close"] {
         let error = rig.get(&[&origin.url(path)]).await.unwrap_err();
         assert!(
-            matches!(&error, FetchError::Internal(m) if m.contains("no room")),
+            matches!(&error, FetchError::NoRoom(m) if m.contains("no room")),
             "{error}"
         );
     }
