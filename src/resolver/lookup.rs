@@ -99,6 +99,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let reference = match found {
             Lookup::Hit(reference) => reference,
             Lookup::Miss(Miss::Incomplete) => return Err(Missed::Gone),
+            Lookup::Miss(Miss::Expired) => return Err(Missed::Expired),
             Lookup::Miss(_) => return Err(Missed::Absent),
         };
         let now = SystemTime::now();

@@ -418,7 +418,7 @@ async fn an_expired_reference_is_withdrawn_without_content() {
     double.evict(&reference.digest);
     put(&double, keys, &reference).await;
     assert_eq!(stored(&double, &key).output_files, []);
-    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Absent));
+    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Expired));
 
     double.put("blob");
     let soon = SystemTime::now() + Duration::from_millis(300);
@@ -426,7 +426,7 @@ async fn an_expired_reference_is_withdrawn_without_content() {
     put(&double, keys, &reference).await;
     assert_eq!(get(&double, &key).await, hit(&reference));
     tokio::time::sleep(Duration::from_millis(320)).await;
-    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Absent));
+    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Expired));
 }
 
 #[tokio::test]
