@@ -87,6 +87,8 @@ pub(super) struct Verdict {
     pub(super) inline: bool,
     /// The URI of the request it is about.
     pub(super) uri_index: usize,
+    /// Requests sent to origins before it.
+    pub(super) attempts: u32,
     message: String,
     details: ErrorDetails,
     /// Details of the cache's own status, passed on as they are.
@@ -99,6 +101,7 @@ impl Verdict {
             code,
             inline: false,
             uri_index: 0,
+            attempts: 0,
             message: message.to_string(),
             details: ErrorDetails::new(),
             passed_on: Vec::new(),
@@ -253,11 +256,14 @@ fn fetch(error: &FetchError) -> Verdict {
             failure,
             uri_index,
             message,
+            attempts,
         } => Verdict {
             uri_index: *uri_index,
+            attempts: *attempts,
             ..origin(failure, message)
         },
         FetchError::Upstream(error) => cache(error),
+        FetchError::NoRoom(reason) => Verdict::new(Code::ResourceExhausted, reason),
         FetchError::Internal(reason) => Verdict::new(Code::Internal, reason),
     }
 }

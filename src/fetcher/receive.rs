@@ -44,8 +44,16 @@ impl From<Failed> for Stop {
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
+        use io::ErrorKind as E;
         let text = format!("cannot keep what is being fetched: {error}");
-        Stop::Fatal(FetchError::Internal(text))
+        let full = [E::StorageFull, E::QuotaExceeded, E::FileTooLarge];
+        Stop::Fatal(if full.contains(&error.kind()) {
+            FetchError::NoRoom(format!(
+                "{text}; the file system of fetch.spool_dir needs more room"
+            ))
+        } else {
+            FetchError::Internal(text)
+        })
     }
 }
 
@@ -214,8 +222,11 @@ impl<'a> Keeper<'a> {
 
 fn full(spool: &Spool) -> Stop {
     let total = spool.disk().total();
-    let text = format!("no room for a temporary file: all fetches together may use {total} bytes");
-    Stop::Fatal(FetchError::Internal(text))
+    let text = format!(
+        "no room for a temporary file: all fetches together may use {total} bytes \
+         (fetch.spool_size, which the operator can raise)"
+    );
+    Stop::Fatal(FetchError::NoRoom(text))
 }
 
 /// A file being written, one block behind what has been received.

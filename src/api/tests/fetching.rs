@@ -62,9 +62,12 @@ async fn u4_the_uri_that_answered_or_failed_is_named() {
             failure: Failure::Refused,
             uri_index: 1,
             message: "HTTP 403".into(),
+            attempts: 2,
         })
     });
-    let answer = server.fetch(blob(&[HTTP, MIRROR], &[])).await.unwrap();
+    let (answer, report) = server.fetch_noting(blob(&[HTTP, MIRROR], &[])).await;
+    assert_eq!(report.attempts, 2, "counted on failure too");
+    let answer = answer.unwrap();
     assert_eq!(answer.uri, MIRROR, "filled on failure too");
     let (code, text) = inline(Ok(answer));
     assert_eq!(code, Code::PermissionDenied);

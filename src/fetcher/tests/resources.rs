@@ -117,7 +117,7 @@ async fn temporary_files_keep_to_their_budget() {
     for path in ["/known", "/unknown/close"] {
         let error = rig.get(&[&origin.url(path)]).await.unwrap_err();
         assert!(
-            matches!(&error, FetchError::Internal(m) if m.contains("no room")),
+            matches!(&error, FetchError::NoRoom(m) if m.contains("fetch.spool_size")),
             "{error}"
         );
     }
@@ -136,6 +136,16 @@ async fn a_spool_that_cannot_be_written_is_our_own_failure() {
         "{error}"
     );
     assert_eq!(origin.requests(), 1, "another mirror would not help");
+}
+
+#[test]
+fn a_full_disk_is_no_room_and_says_where() {
+    use crate::fetcher::receive::Stop;
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    match Stop::from(full) {
+        Stop::Fatal(FetchError::NoRoom(m)) => assert!(m.contains("fetch.spool_dir"), "{m}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
