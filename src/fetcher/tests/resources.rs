@@ -164,3 +164,21 @@ async fn an_upload_the_cache_refuses_is_the_caches_answer() {
     assert_eq!(code, Some(tonic::Code::ResourceExhausted));
     assert_eq!((origin.requests(), rig.open_files()), (1, 0));
 }
+
+#[tokio::test]
+async fn h1_content_the_cache_acknowledged_and_dropped_is_no_answer() {
+    let origin = Origin::start(|path| match path {
+        "/small" => ok(b"small"),
+        _ => large(path),
+    })
+    .await;
+    let cache = FakeCache {
+        forgets: true,
+        ..FakeCache::default()
+    };
+    let rig = Rig::with(|_| {}, cache);
+    for path in ["/small", "/large"] {
+        let error = rig.get(&[&origin.url(path)]).await.unwrap_err();
+        assert!(error.to_string().contains("does not have it"), "{error}");
+    }
+}
