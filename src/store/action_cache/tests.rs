@@ -352,6 +352,22 @@ async fn references_are_pinned_and_missing_ones_dropped() {
 }
 
 #[tokio::test]
+async fn no_push_makes_us_walk_any_number_of_trees() {
+    let double = Double::new();
+    let key = key(AssetKind::Blob, "urn:a");
+    let mut reference = reference(AssetKind::Blob, &double.put("blob"));
+    let roots = (0..1_010).map(|i| {
+        let file = double.put(format!("file {i}"));
+        dir(&double, &[&file], &[])
+    });
+    reference.referenced_directories = roots.collect();
+    put(&double, std::slice::from_ref(&key), &reference).await;
+    assert_eq!(double.calls("BatchReadBlobs"), 1_000);
+    assert_eq!(pinned(&double, &key).len(), 2_000);
+    assert_eq!(get(&double, &key).await, hit(&reference));
+}
+
+#[tokio::test]
 async fn a_tree_too_large_to_be_kept_is_pinned_file_by_file() {
     let double = Double::new();
     let file = double.put("file");
