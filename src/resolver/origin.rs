@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::lookup::{Missed, key, key_qualifiers};
+use super::lookup::{Missed, key, key_qualifiers, shown};
 use super::{Answer, Outcome, Query, ResolveError, Shared, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
 use crate::fetcher::{Fetched, Fetcher};
@@ -50,7 +50,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             kind: query.request.kind,
             digest: fetched.digest,
             uri_index: Some(fetched.uri_index),
-            qualifiers,
+            qualifiers: shown(qualifiers),
             outcome: Outcome::Fetched,
             stats: Stats {
                 origin_bytes: fetched.origin_bytes,

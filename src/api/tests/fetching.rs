@@ -243,3 +243,15 @@ async fn outcomes_are_reported() {
     let (_, report) = server.fetch_noting(blob(&[], &[])).await;
     assert_eq!((report.outcome, report.inline_code), ("refused", None));
 }
+
+#[tokio::test]
+async fn h5_what_selects_a_representation_is_no_qualifier_to_clients() {
+    let server = Server::new();
+    for outcome in ["fetched", "hit_exact"] {
+        let mut message = blob(&[HTTP], &[("http_header:Accept", "text/plain")]);
+        message.oldest_content_accepted = from_now(-60);
+        let (answer, report) = server.fetch_noting(message).await;
+        assert_eq!(report.outcome, outcome);
+        assert_eq!(answer.unwrap().qualifiers, []);
+    }
+}
