@@ -352,6 +352,22 @@ async fn references_are_pinned_and_missing_ones_dropped() {
 }
 
 #[tokio::test]
+async fn a_directory_of_another_size_is_not_there_where_only_hashes_count() {
+    let double = Double::new();
+    let root = dir(&double, &[&double.put("one")], &[]);
+    let bytes = double.set(|s| s.blobs[&root].clone());
+    let wrong = Digest::new(DigestFunction::Sha256, root.hash(), root.size() + 1).unwrap();
+    double.set(|s| s.blobs.insert(wrong.clone(), bytes));
+    let key = key(AssetKind::Directory, "urn:a");
+    let reference = reference(AssetKind::Directory, &wrong);
+    let refused = store(&double).put(&ctx(), &[key], &reference).await;
+    assert!(
+        matches!(&refused, Err(Error::Missing(m)) if *m == [wrong]),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn no_push_makes_us_walk_any_number_of_trees() {
     let double = Double::new();
     let key = key(AssetKind::Blob, "urn:a");
