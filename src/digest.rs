@@ -48,6 +48,10 @@ pub enum Error {
     /// The instance name breaks a rule of REv2.
     #[error("instance name: {0}")]
     InstanceName(&'static str),
+    /// The size is 0 and the hash is not that of no bytes: there can be no
+    /// such content, and nobody would look for it.
+    #[error("size_bytes is 0, and the hash is not that of no bytes")]
+    NotOfNothing,
     /// The message does not have the form `hash/size`.
     #[error("not of the form HASH/SIZE")]
     NotADigest,
@@ -86,6 +90,20 @@ impl Digest {
         let size =
             u64::try_from(wire.size_bytes).map_err(|_| Error::NegativeSize(wire.size_bytes))?;
         Self::new(function, &wire.hash, size)
+    }
+
+    /// A digest out of a message that says what content is: no size of 0 with
+    /// the hash of something, as content of no bytes counts as present without
+    /// anybody being asked.
+    pub fn of_content(
+        function: DigestFunction,
+        wire: Option<&rev2::Digest>,
+    ) -> Result<Self, Error> {
+        let digest = Self::from_wire(function, wire)?;
+        match Self::of(function, b"") {
+            Some(nothing) if digest.is_empty() && digest != nothing => Err(Error::NotOfNothing),
+            _ => Ok(digest),
+        }
     }
 
     /// The digest as it stands in a message.
@@ -221,6 +239,25 @@ mod tests {
             Digest::new(f, HASH, u64::MAX),
             Err(Error::NegativeSize(_))
         ));
+    }
+
+    #[test]
+    fn a_digest_of_no_bytes_has_the_hash_of_no_bytes() {
+        for function in DigestFunction::all() {
+            let Some(empty) = Digest::of(*function, b"") else {
+                continue;
+            };
+            assert_eq!(
+                Digest::of_content(*function, Some(&empty.to_wire())),
+                Ok(empty)
+            );
+            let hash = "0".repeat(function.hex_length());
+            let wrong = wire(&hash, 0);
+            assert_eq!(
+                Digest::of_content(*function, Some(&wrong)),
+                Err(Error::NotOfNothing)
+            );
+        }
     }
 
     #[test]

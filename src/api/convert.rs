@@ -33,7 +33,12 @@ impl Invalid {
 struct Violations(Vec<FieldViolation>);
 
 impl Violations {
+    /// Beyond the limit nothing is noted: a message of 16 MiB has room for
+    /// millions of mistakes, and an answer for a few.
     fn add(&mut self, field: impl Into<String>, description: impl ToString) {
+        if self.0.len() >= limits::VIOLATIONS {
+            return;
+        }
         self.0
             .push(FieldViolation::new(field, description.to_string()));
     }
@@ -120,7 +125,7 @@ push_message!(asset::PushBlobRequest, blob_digest; asset::PushDirectoryRequest, 
 
 impl FetchMessage {
     pub(super) fn uris(&self) -> Vec<Uri> {
-        self.uris.iter().cloned().map(Uri::new).collect()
+        some_uris(&self.uris)
     }
 
     /// The digest function that answers are in: SHA256 where unset (V8).
@@ -168,7 +173,7 @@ impl FetchMessage {
 
 impl PushMessage {
     pub(super) fn uris(&self) -> Vec<Uri> {
-        self.uris.iter().cloned().map(Uri::new).collect()
+        some_uris(&self.uris)
     }
 
     pub(super) fn to_push(&self, kind: AssetKind) -> Result<Push, Invalid> {
@@ -231,9 +236,16 @@ impl PushMessage {
             (None, None) => DigestFunction::Sha256,
             (None, Some(_)) => bad.check(field, DigestFunction::infer(length, &[]))?,
         };
-        let digest = Digest::from_wire(shape, self.digest.as_ref());
+        let digest = Digest::of_content(shape, self.digest.as_ref());
         Some((bad.check(field, digest)?, shape))
     }
+}
+
+/// As many as are accepted: what is said of a request that has more, is said
+/// of its first ones.
+fn some_uris(wire: &[Bytes]) -> Vec<Uri> {
+    let some = wire.iter().take(limits::URIS);
+    some.cloned().map(Uri::new).collect()
 }
 
 fn uris(wire: &[Bytes], bad: &mut Violations) -> Vec<Uri> {
@@ -250,7 +262,7 @@ fn uris(wire: &[Bytes], bad: &mut Violations) -> Vec<Uri> {
             bad.add(format!("uris[{index}]"), "a URI cannot be empty");
         }
     }
-    wire.iter().cloned().map(Uri::new).collect()
+    some_uris(wire)
 }
 
 /// Further digests of a push. The digest of no bytes needs no keeping.
@@ -261,7 +273,7 @@ fn references(
     bad: &mut Violations,
 ) -> Vec<Digest> {
     let digests = wire.iter().enumerate().filter_map(|(index, digest)| {
-        let digest = Digest::from_wire(function, Some(digest));
+        let digest = Digest::of_content(function, Some(digest));
         bad.check(&format!("{field}[{index}]"), digest)
     });
     digests.filter(|digest| !digest.is_empty()).collect()

@@ -59,6 +59,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
             Ok(answer) => Ok(success(&call, &uris, function, answer)),
             Err(verdict) => {
                 let inline = verdict.inline && self.errors.inline_for(&caller, &uris);
+                let verdict = verdict.without_secrets(&context);
                 let verdict = verdict.locate(&uris, call.id());
                 note_failure(&call, &verdict, inline);
                 if inline {

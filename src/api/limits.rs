@@ -11,3 +11,5 @@ pub(super) const IDENTITY_BYTES: usize = 16 << 10;
 pub(super) const HEADERS: usize = 1024;
 /// Bytes of all header and credential qualifiers together.
 pub(super) const HEADER_BYTES: usize = 64 << 10;
+/// Mistakes of one request that are told.
+pub(super) const VIOLATIONS: usize = 64;

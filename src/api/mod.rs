@@ -84,6 +84,7 @@ fn note_failure(call: &Call, verdict: &Verdict, inline: bool) {
     call.note(|report| {
         report.outcome = verdict.outcome();
         report.inline_code = inline.then(|| verdict.code_name());
+        report.attempts = verdict.attempts;
         report.message = verdict.message().to_owned();
     });
 }

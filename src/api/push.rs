@@ -40,7 +40,8 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
         let uris = message.uris();
         note_caller(&call, &caller, kind, uris.first());
         let fail = |error: ResolveError| {
-            let verdict = Verdict::from(&error).locate(&uris, call.id());
+            let verdict = Verdict::from(&error).without_secrets(&context);
+            let verdict = verdict.locate(&uris, call.id());
             note_failure(&call, &verdict, false);
             verdict.to_status()
         };

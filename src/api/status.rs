@@ -20,7 +20,7 @@ use super::convert::Invalid;
 use crate::asset::Uri;
 use crate::fetcher::{Failure, FetchError};
 use crate::resolver::ResolveError;
-use crate::upstream;
+use crate::upstream::{self, CallContext};
 
 /// How long a client is asked to wait when nobody says.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -87,6 +87,8 @@ pub(super) struct Verdict {
     pub(super) inline: bool,
     /// The URI of the request it is about.
     pub(super) uri_index: usize,
+    /// Requests sent to origins before it.
+    pub(super) attempts: u32,
     message: String,
     details: ErrorDetails,
     /// Details of the cache's own status, passed on as they are.
@@ -99,6 +101,7 @@ impl Verdict {
             code,
             inline: false,
             uri_index: 0,
+            attempts: 0,
             message: message.to_string(),
             details: ErrorDetails::new(),
             passed_on: Vec::new(),
@@ -136,6 +139,13 @@ impl Verdict {
         }
         shorten(&mut self.message, MAX_TEXT);
         self.message.push_str(&format!(" [request {request_id}]"));
+        self
+    }
+
+    /// Without what the cache quoted of the caller's own credentials (P4).
+    pub(super) fn without_secrets(mut self, context: &CallContext) -> Self {
+        self.message = context.redact(&self.message);
+        self.passed_on.retain(|d| !context.is_quoted_in(&d.value));
         self
     }
 
@@ -253,8 +263,10 @@ fn fetch(error: &FetchError) -> Verdict {
             failure,
             uri_index,
             message,
+            attempts,
         } => Verdict {
             uri_index: *uri_index,
+            attempts: *attempts,
             ..origin(failure, message)
         },
         FetchError::Upstream(error) => cache(error),
@@ -289,12 +301,18 @@ fn origin(failure: &Failure, message: &str) -> Verdict {
 fn cache(error: &upstream::Error) -> Verdict {
     use upstream::Error as E;
     match error {
-        E::Status { status, .. } => {
+        E::Status { status, method } => {
+            // Clients take UNIMPLEMENTED for the asset services themselves.
+            let code = match (status.code(), *method) {
+                (Code::Unimplemented, "UpdateActionResult") => Code::PermissionDenied,
+                (Code::Unimplemented, _) => Code::FailedPrecondition,
+                (code, _) => code,
+            };
             let theirs = tonic_types::Status::decode(status.details()).unwrap_or_default();
             let fits = status.details().len() <= MAX_DETAILS;
             let verdict = Verdict {
                 passed_on: if fits { theirs.details } else { Vec::new() },
-                ..Verdict::new(status.code(), error)
+                ..Verdict::new(code, error)
             };
             let unavailable = status.code() == Code::Unavailable;
             if unavailable && status.get_details_retry_info().is_none() {

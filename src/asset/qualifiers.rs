@@ -128,6 +128,13 @@ impl Qualifiers {
         }
     }
 
+    /// Those whose name does not begin with `prefix`.
+    #[must_use]
+    pub fn without_prefix(mut self, prefix: &str) -> Self {
+        self.sorted.retain(|q| !q.name.starts_with(prefix));
+        self
+    }
+
     /// These and one more; an equal name is replaced.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {

@@ -28,56 +28,117 @@ const SECRET_PARAMETERS: [&str; 12] = [
 
 const SHOWN_BYTES: usize = 512;
 
+/// URLs inside values of URLs are looked at this many levels deep.
+const LEVELS: u8 = 2;
+
 /// `text` without the secrets of the URLs in it.
 #[must_use]
 pub fn scrub(text: &str) -> Cow<'_, str> {
-    match scrub_bytes(text.as_bytes()) {
-        (clean, true) => Cow::Owned(String::from_utf8_lossy(&clean).into_owned()),
-        (_, false) => Cow::Borrowed(text),
+    let mut out = Vec::with_capacity(text.len());
+    let mut found = false;
+    for piece in pieces(text) {
+        found |= scrub_url(piece.as_bytes(), &mut out, LEVELS);
+    }
+    match found {
+        true => Cow::Owned(String::from_utf8_lossy(&out).into_owned()),
+        false => Cow::Borrowed(text),
     }
 }
 
-/// `bytes` without the secrets of the URLs in it, and whether there were any.
-/// URLs are taken to end at white space.
-pub(super) fn scrub_bytes(bytes: &[u8]) -> (Vec<u8>, bool) {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut found = false;
-    for piece in bytes.split_inclusive(u8::is_ascii_whitespace) {
-        let end = piece.len() - usize::from(piece.last().is_some_and(u8::is_ascii_whitespace));
-        found |= scrub_url(&piece[..end], &mut out);
-        out.extend_from_slice(&piece[end..]);
-    }
+/// A URI without its secrets, and whether there were any. Unlike a text it is
+/// one URL whatever is in it: white space too may stand in a password.
+pub(super) fn scrub_uri(uri: &[u8]) -> (Vec<u8>, bool) {
+    let mut out = Vec::with_capacity(uri.len());
+    let found = scrub_url(uri, &mut out, LEVELS);
     (out, found)
 }
 
-fn scrub_url(url: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(authority) = find(url, b"://").map(|i| i + 3) else {
+/// A text in parts of one URL at most: each begins with a word that has one,
+/// or with the white space before it.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    for word in text.split_inclusive(|c: char| c.is_ascii_whitespace()) {
+        if word.contains("://") && at > start {
+            pieces.push(&text[start..at]);
+            start = at;
+        }
+        at += word.len();
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+fn scrub_url(url: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    let Some(start) = authority(url) else {
         out.extend_from_slice(url);
         return false;
     };
-    let rest = &url[authority..];
-    let host_end = rest
-        .iter()
-        .position(|b| b"/?#".contains(b))
-        .unwrap_or(rest.len());
-    let host_start = rest[..host_end]
-        .iter()
-        .rposition(|b| *b == b'@')
-        .map_or(0, |i| i + 1);
-    out.extend_from_slice(&url[..authority]);
-    let tail = &rest[host_start..];
-    let query = tail
-        .iter()
-        .position(|b| b"?#".contains(b))
-        .unwrap_or(tail.len());
-    out.extend_from_slice(&tail[..query]);
-    let dropped = scrub_parameters(&tail[query..], out);
-    host_start > 0 || dropped
+    out.extend_from_slice(&url[..start]);
+    let rest = &url[start..];
+    let user = user_info(rest, is_web(url));
+    let rest = &rest[user..];
+    let query = rest.iter().position(|b| b"?#".contains(b));
+    let (path, query) = rest.split_at(query.unwrap_or(rest.len()));
+    let inside = scrub_users(path, out);
+    let dropped = scrub_parameters(query, out, levels);
+    user > 0 || inside || dropped
+}
+
+fn is_web(url: &[u8]) -> bool {
+    let scheme = url.split(|b| *b == b':').next().unwrap_or(url);
+    scheme.len() < url.len()
+        && (scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https"))
+}
+
+/// Where the authority of a URL begins. With `http` people leave slashes out,
+/// turn them round or write too many.
+fn authority(url: &[u8]) -> Option<usize> {
+    if !is_web(url) {
+        return find(url, b"://").map(|i| i + 3);
+    }
+    let colon = url.iter().position(|b| *b == b':')? + 1;
+    let slashes = url[colon..].iter().take_while(|b| b"/\\".contains(b));
+    Some(colon + slashes.count())
+}
+
+/// How many bytes the user info at the beginning of `rest` takes, its `@`
+/// included. A password may hold what ends an authority: then what comes
+/// before it reads as a port that is none.
+fn user_info(rest: &[u8], web: bool) -> usize {
+    let end = rest.iter().position(|b| b"/?#".contains(b));
+    let authority = &rest[..end.unwrap_or(rest.len())];
+    let last_at = |bytes: &[u8]| bytes.iter().rposition(|b| *b == b'@').map(|i| i + 1);
+    if let Some(user) = last_at(authority) {
+        return user;
+    }
+    let port = match authority.iter().rposition(|b| b":]".contains(b)) {
+        Some(i) if authority[i] == b':' => &authority[i + 1..],
+        _ => return 0,
+    };
+    if !web || port.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    last_at(rest).unwrap_or(0)
+}
+
+/// Copies what comes after an authority without the user info of URLs in it.
+fn scrub_users(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut found = false;
+    let mut rest = bytes;
+    while let Some(start) = find(rest, b"://").map(|i| i + 3) {
+        out.extend_from_slice(&rest[..start]);
+        let user = user_info(&rest[start..], false);
+        found |= user > 0;
+        rest = &rest[start + user..];
+    }
+    out.extend_from_slice(rest);
+    found
 }
 
 /// Copies `?a=1&b=2#c` without secret parameters.
-fn scrub_parameters(tail: &[u8], out: &mut Vec<u8>) -> bool {
-    let mut dropped = false;
+fn scrub_parameters(tail: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    let mut found = false;
     let mut rest = tail;
     let mut opening: Option<u8> = None;
     while let Some((&separator, after)) = rest.split_first() {
@@ -89,14 +150,27 @@ fn scrub_parameters(tail: &[u8], out: &mut Vec<u8>) -> bool {
             opening = Some(separator);
         }
         if is_secret_parameter(&after[..end]) {
-            dropped = true;
+            found = true;
         } else {
             out.push(opening.take().unwrap_or(separator));
-            out.extend_from_slice(&after[..end]);
+            found |= scrub_parameter(&after[..end], out, levels);
         }
         rest = &after[end..];
     }
-    dropped
+    found
+}
+
+/// Copies a parameter; if its value is a URL with secrets, without these.
+fn scrub_parameter(parameter: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    if levels > 0 && parameter.contains(&b'%') {
+        let mut clean = Vec::new();
+        let decoded = percent_decoded(parameter);
+        if scrub_url(&decoded, &mut clean, levels - 1) {
+            out.extend_from_slice(&clean);
+            return true;
+        }
+    }
+    scrub_users(parameter, out)
 }
 
 fn is_secret_parameter(parameter: &[u8]) -> bool {
@@ -142,8 +216,8 @@ pub(super) struct Display<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (clean, _) = scrub_bytes(self.0);
-        let is_url = find(&clean, b"://").is_some();
+        let (clean, _) = scrub_uri(self.0);
+        let is_url = authority(&clean).is_some();
         let end = if is_url {
             clean.iter().position(|b| b"?#".contains(b))
         } else {
@@ -196,6 +270,50 @@ mod tests {
             scrubbed("https://u@a/1 https://b/2?sig=S"),
             "https://a/1 https://b/2"
         );
+        assert_eq!(
+            scrubbed("https://u:p w@a/1 https://b/2"),
+            "https://a/1 https://b/2"
+        );
+    }
+
+    #[test]
+    fn user_info_is_found_where_people_write_it() {
+        for (url, clean) in [
+            ("https://u:p w@h/x", "https://h/x"),
+            ("https://h/x?sig=a b&v=1", "https://h/x?v=1"),
+            ("https://u:p/w@h/x", "https://h/x"),
+            ("https://u:p#w@h/x", "https://h/x"),
+            ("https:///u:p@h/x", "https:///h/x"),
+            ("https:u:p@h/x", "https:h/x"),
+            ("HTTPS:\\\\u:p@h/x", "HTTPS:\\\\h/x"),
+            ("https://proxy/https://u:p@h/x", "https://proxy/https://h/x"),
+            ("https://a/1,https://u:p@h/x", "https://a/1,https://h/x"),
+            ("https://h/x?to=https://u:p@i/", "https://h/x?to=https://i/"),
+            (
+                "https://h/x?to=https%3A%2F%2Fu%3Ap%40i%2F%3Fsig%3Ds",
+                "https://h/x?to=https://i/",
+            ),
+        ] {
+            let (scrubbed, found) = scrub_uri(url.as_bytes());
+            assert!(found, "{url}");
+            assert_eq!(String::from_utf8_lossy(&scrubbed), clean);
+            let shown = Display(url.as_bytes()).to_string();
+            assert!(!shown.contains("u:") && !shown.contains("w@"), "{shown}");
+        }
+        // Ports, literals and scopes of packages are no user info.
+        for same in [
+            "https://h:443/@scope/x",
+            "https://[::1]/@scope/x",
+            "https://[::1]:8/@scope/x",
+            "https://h/@scope/x?q=a%20b",
+        ] {
+            assert_eq!(
+                scrub_uri(same.as_bytes()),
+                (same.as_bytes().to_vec(), false)
+            );
+        }
+        let many = "a://".repeat(1 << 18);
+        assert!(!scrub_uri(many.as_bytes()).1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::scrub::{Display, scrub_bytes};
+use super::scrub::{Display, scrub_uri};
 
 /// A URI of a request. Its `Debug` and `Display` forms are redacted.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -36,14 +36,14 @@ impl Uri {
     /// What stands for the URI in keys: without user info and signatures.
     #[must_use]
     pub fn key_bytes(&self) -> Vec<u8> {
-        scrub_bytes(&self.0).0
+        scrub_uri(&self.0).0
     }
 
     /// Whether the URI itself carries a secret, so that fetching it counts as
     /// a fetch with credentials.
     #[must_use]
     pub fn has_secret(&self) -> bool {
-        scrub_bytes(&self.0).1
+        scrub_uri(&self.0).1
     }
 
     /// The scheme in lower case, if there is one (RFC 3986, section 3.1).

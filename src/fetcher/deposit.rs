@@ -7,7 +7,7 @@ use super::spool::{self, Content};
 use super::{FetchError, FetchRequest};
 use crate::asset::Checksum;
 use crate::digest::{Digest, Scope};
-use crate::upstream::{Cache, CallContext};
+use crate::upstream::{self, Cache, CallContext};
 
 /// The content, if checksum and announced length together are its digest and
 /// the cache has it: then there is nothing to download. Some caches look at
@@ -66,5 +66,24 @@ pub(super) async fn upload(
             cache.write_stream(context, scope, digest, stream).await?;
         }
     }
-    Ok(())
+    kept(cache, context, scope, digest).await
+}
+
+/// Some caches acknowledge what a caller without the right to write sends,
+/// and drop it: an answer that names it would be a lie (P2).
+async fn kept(
+    cache: &Cache,
+    context: &CallContext,
+    scope: &Scope,
+    digest: &Digest,
+) -> Result<(), FetchError> {
+    let missing = cache.find_missing(context, scope, [digest]).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "it acknowledged {digest} and does not have it, as caches do whose callers may not write"
+    );
+    let method = "an upload";
+    Err(upstream::Error::Malformed { method, reason }.into())
 }

@@ -16,11 +16,14 @@ pub enum FetchError {
         uri_index: usize,
         /// What was tried and what happened, for people.
         message: String,
+        /// Requests sent to origins, redirects not counted.
+        attempts: u32,
     },
     /// The cache refused or failed.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
-    /// There is no room for a temporary file.
+    /// There is no room for a temporary file; the text says for whom and what
+    /// to do about it.
     #[error("{0}")]
     NoRoom(String),
     /// Assetgate itself failed.

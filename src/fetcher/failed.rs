@@ -132,7 +132,7 @@ impl<'a> Failures<'a> {
 
     /// One error of all failures: the gravest class, of the first mirror that
     /// has it, and a line that names every attempt.
-    pub(super) fn into_error(self) -> FetchError {
+    pub(super) fn into_error(self, attempts: u32) -> FetchError {
         let mut gravest: Option<&(usize, Failed)> = None;
         for one in &self.all {
             if gravest.is_none_or(|g| one.1.failure > g.1.failure) {
@@ -146,6 +146,7 @@ impl<'a> Failures<'a> {
             failure: failed.failure.clone(),
             uri_index: *uri_index,
             message: self.message(*uri_index),
+            attempts,
         }
     }
 
@@ -245,7 +246,7 @@ mod tests {
                 let status = StatusCode::from_u16(code).unwrap();
                 failures.add(i, Failed::status(status, &HeaderMap::new()));
             }
-            match failures.into_error() {
+            match failures.into_error(3) {
                 FetchError::Origin {
                     uri_index, message, ..
                 } => (uri_index, message),
@@ -271,7 +272,7 @@ mod tests {
         for i in 0..64 {
             failures.add(i, Failed::unavailable("x".repeat(5000)));
         }
-        let FetchError::Origin { message, .. } = failures.into_error() else {
+        let FetchError::Origin { message, .. } = failures.into_error(3) else {
             panic!()
         };
         assert!(message.len() < MAX_MESSAGE + 100);

@@ -249,7 +249,7 @@ impl HttpFetcher {
                 break;
             }
         }
-        Err(failures.into_error())
+        Err(failures.into_error(counts.attempts))
     }
 
     fn timed_out(&self, request: &FetchRequest) -> Failed {
@@ -300,7 +300,7 @@ impl Fetcher for HttpFetcher {
                 let text = "fetching directories is not built in; it can only be pushed";
                 failures.add(index, Failed::new(Failure::NotFound, text));
             }
-            return Err(failures.into_error());
+            return Err(failures.into_error(0));
         }
         let job = self.prepare(context, request).await?;
         let deadline = Instant::now() + self.time(request);
@@ -308,7 +308,7 @@ impl Fetcher for HttpFetcher {
             let mut failures = Failures::new(&request.uris);
             let text = "the time was over before it was this fetch's turn";
             failures.add(0, Failed::new(Failure::TimedOut, text));
-            return Err(failures.into_error());
+            return Err(failures.into_error(0));
         };
         let _slot = slot?;
         let started_at = SystemTime::now();

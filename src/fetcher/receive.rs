@@ -44,11 +44,15 @@ impl From<Failed> for Stop {
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
-        Stop::Fatal(match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                FetchError::NoRoom("the disk where downloads wait is full".to_owned())
-            }
-            _ => FetchError::Internal(format!("cannot keep what is being fetched: {error}")),
+        use io::ErrorKind as E;
+        let text = format!("cannot keep what is being fetched: {error}");
+        let full = [E::StorageFull, E::QuotaExceeded, E::FileTooLarge];
+        Stop::Fatal(if full.contains(&error.kind()) {
+            FetchError::NoRoom(format!(
+                "{text}; the file system of fetch.spool_dir needs more room"
+            ))
+        } else {
+            FetchError::Internal(text)
         })
     }
 }
@@ -218,7 +222,10 @@ impl<'a> Keeper<'a> {
 
 fn full(spool: &Spool) -> Stop {
     let total = spool.disk().total();
-    let text = format!("no room for a temporary file: all fetches together may use {total} bytes");
+    let text = format!(
+        "no room for a temporary file: all fetches together may use {total} bytes \
+         (fetch.spool_size, which the operator can raise)"
+    );
     Stop::Fatal(FetchError::NoRoom(text))
 }
 

@@ -99,6 +99,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let reference = match found {
             Lookup::Hit(reference) => reference,
             Lookup::Miss(Miss::Incomplete) => return Err(Missed::Gone),
+            Lookup::Miss(Miss::Expired) => return Err(Missed::Expired),
             Lookup::Miss(_) => return Err(Missed::Absent),
         };
         let now = SystemTime::now();
@@ -208,6 +209,11 @@ pub(super) fn key_qualifiers(query: &Query, index: usize) -> Qualifiers {
     qualifiers
 }
 
+/// What of the stored qualifiers is one to clients.
+pub(super) fn shown(stored: Qualifiers) -> Qualifiers {
+    stored.without_prefix(SELECTED_BY)
+}
+
 pub(super) fn key(query: &Query, space: KeySpace) -> AssetKey {
     AssetKey {
         scope: query.request.scope.clone(),
@@ -246,7 +252,7 @@ fn answer(candidate: &Candidate, reference: AssetReference) -> Answer {
         kind: reference.kind,
         digest: reference.digest,
         uri_index: candidate.uri_index,
-        qualifiers: reference.qualifiers,
+        qualifiers: shown(reference.qualifiers),
         outcome: candidate.outcome,
         stats: Stats::default(),
     }

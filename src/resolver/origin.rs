@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::lookup::{Missed, key, key_qualifiers};
+use super::lookup::{Missed, key, key_qualifiers, shown};
 use super::{Answer, Outcome, Query, ResolveError, Shared, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
 use crate::fetcher::{Fetched, Fetcher};
-use crate::store::AssetStore;
+use crate::store::{AssetStore, Lookup};
 use crate::upstream::CallContext;
 
 impl<S, F: Fetcher> Shared<S, F> {
@@ -50,7 +50,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             kind: query.request.kind,
             digest: fetched.digest,
             uri_index: Some(fetched.uri_index),
-            qualifiers,
+            qualifiers: shown(qualifiers),
             outcome: Outcome::Fetched,
             stats: Stats {
                 origin_bytes: fetched.origin_bytes,
@@ -59,12 +59,32 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         })
     }
 
+    /// Whether somebody pushed under the key after the fetch began: what was
+    /// acknowledged to a pusher is not overwritten by what is older (P3).
+    async fn was_pushed_meanwhile(
+        &self,
+        context: &CallContext,
+        keys: &[AssetKey],
+        fetched: &Fetched,
+    ) -> bool {
+        let exact = |key: &&AssetKey| matches!(key.space, KeySpace::Exact { .. });
+        let Some(key) = keys.iter().find(exact) else {
+            return false;
+        };
+        match self.store.get(context, key).await {
+            Ok(Lookup::Hit(there)) => {
+                there.source == Source::Push && there.content_time >= fetched.started_at
+            }
+            _ => false,
+        }
+    }
+
     /// Records fetched content. That the cache takes no reference does not
     /// make the content wrong: it is counted, logged, and the fetch is OK
     /// (S11). Returns the qualifiers the content is known by.
     async fn record(&self, context: &CallContext, query: &Query, fetched: &Fetched) -> Qualifiers {
         let (keys, qualifiers) = keys_of(query, fetched);
-        if keys.is_empty() {
+        if keys.is_empty() || self.was_pushed_meanwhile(context, &keys, fetched).await {
             return qualifiers;
         }
         let reference = reference_of(query, fetched, qualifiers);
@@ -73,7 +93,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
                 .increment(1);
             tracing::warn!(
                 asset.uri = reference.uri,
-                %error,
+                error = context.redact(&error.to_string()),
                 "fetched content could not be recorded and will be fetched again"
             );
         }

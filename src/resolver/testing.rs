@@ -43,6 +43,7 @@ impl AssetStore for Arc<FakeStore> {
             Some(entry) if self.gone.lock().contains(&entry.digest) => {
                 Lookup::Miss(Miss::Incomplete)
             }
+            Some(entry) if entry.is_expired(SystemTime::now()) => Lookup::Miss(Miss::Expired),
             Some(entry) => Lookup::Hit(Box::new(entry.clone())),
         })
     }
@@ -105,6 +106,7 @@ impl FakeFetcher {
                 failure: failure.clone(),
                 uri_index: 0,
                 message: "the origin said no".into(),
+                attempts: 1,
             })
         });
     }

@@ -204,3 +204,34 @@ async fn a_shutdown_that_ends_a_fetch_says_so() {
     let (answer, ()) = tokio::join!(fetch, stop);
     assert!(matches!(answer, Err(ResolveError::Stopped)), "{answer:?}");
 }
+
+#[tokio::test]
+async fn p3_a_push_during_a_fetch_is_not_overwritten_by_it() {
+    for (pushed_after, kept) in [(true, Source::Push), (false, Source::Fetch)] {
+        let world = World::default();
+        let query = query(&[URL], None);
+        let key = AssetKey {
+            scope: query.request.scope.clone(),
+            kind: query.request.kind,
+            space: exact(&query, URL),
+        };
+        let (store, at) = (Arc::clone(&world.store), key.clone());
+        world.fetcher.script(move |request| {
+            let mut fetched = content(request, b"from the origin");
+            let mut entry = reference(b"pushed", Source::Push);
+            let before = Duration::from_secs(60);
+            if pushed_after {
+                fetched.started_at -= before;
+            } else {
+                entry.content_time -= before;
+            }
+            store.entries.lock().insert(at.clone(), entry);
+            Ok(fetched)
+        });
+        let resolver = world.resolver(Settings::default());
+        let context = CallContext::default();
+        let answer = resolver.fetch(&context, query).await.unwrap();
+        assert_eq!(answer.outcome, Outcome::Fetched);
+        assert_eq!(world.store.entries.lock()[&key].source, kept);
+    }
+}

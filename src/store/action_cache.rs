@@ -119,7 +119,7 @@ impl AssetStore for ActionCacheStore {
         };
         drop(entry);
         if outputs.withdrawn || reference.is_expired(SystemTime::now()) {
-            return Ok(Lookup::Miss(Miss::Absent));
+            return Ok(Lookup::Miss(Miss::Expired));
         }
         let (cache, budget) = (&self.cache, &self.budget);
         let presence =

@@ -19,6 +19,11 @@ use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
 /// Referenced trees walked at once; each may be large.
 const WALKS: usize = 2;
 
+/// Referenced trees of one push that are walked, and what these may name
+/// together before no further one is: each can be as large as an asset.
+const MAX_WALKS: usize = 1_000;
+const MAX_NAMED: usize = 2_000_000;
+
 /// The outputs of an entry, and the blobs they need.
 #[derive(Debug, Default)]
 pub(super) struct Content {
@@ -189,13 +194,21 @@ impl Gather<'_> {
         let roots = roots
             .into_iter()
             .filter(|d| !d.is_empty() && **d != reference.digest);
-        let walks: Vec<_> = roots.map(|root| self.hinted_tree(root)).collect();
+        let mut walks: Vec<_> = roots.map(|root| self.hinted_tree(root)).collect();
+        let mut left = walks.len();
+        walks.truncate(MAX_WALKS);
         let mut walks = stream::iter(walks).buffer_unordered(WALKS);
         let mut hints = Hints::default();
-        while let Some(found) = walks.try_next().await? {
+        let mut named = 0;
+        while named < MAX_NAMED
+            && let Some(found) = walks.try_next().await?
+        {
+            left -= 1;
+            named += found.digests.len();
             hints.digests.extend(found.digests);
             hints.dropped += found.dropped;
         }
+        hints.dropped += left;
         hints
             .digests
             .extend(reference.referenced_blobs.iter().cloned());

@@ -58,6 +58,9 @@ pub enum Miss {
     Unusable,
     /// The entry is there and content it names is gone.
     Incomplete,
+    /// The entry says that it no longer holds: it has expired, or was
+    /// withdrawn by a later push.
+    Expired,
 }
 
 impl Miss {
@@ -68,6 +71,7 @@ impl Miss {
             Miss::Absent => "absent",
             Miss::Unusable => "unusable",
             Miss::Incomplete => "incomplete",
+            Miss::Expired => "expired",
         }
     }
 }

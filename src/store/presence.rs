@@ -20,6 +20,8 @@ use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
 const BUDGET: usize = 128 << 20;
 /// What the budget is counted in.
 const UNIT: usize = 64 << 10;
+// The largest entry can be checked.
+const _: () = assert!(2 * tree::MAX_TREES <= BUDGET);
 
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +54,9 @@ pub(super) async fn check(
     outputs: &Outputs,
 ) -> Result<Presence, Error> {
     let trees: BTreeSet<&Digest> = outputs.pins.iter().chain(&outputs.tree).collect();
-    let size = trees.iter().fold(0, |n: u64, d| n.saturating_add(d.size()));
-    let Ok(size) = usize::try_from(size) else {
+    let Some(size) = memory(reference.kind, outputs, &trees) else {
         return Ok(Presence::Unusable("trees too large"));
     };
-    let tree_size = outputs.tree.as_ref().map_or(0, Digest::size);
-    if size > tree::MAX_TREES || tree_size > tree::MAX_TREE as u64 + 1024 {
-        return Ok(Presence::Unusable("trees too large"));
-    }
     let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX);
     // Never closed; were it, memory would merely not be bounded.
     let _permit = budget.0.acquire_many(units).await.ok();
@@ -73,6 +70,20 @@ pub(super) async fn check(
         Err(Error::Upstream(upstream::Error::Corrupt(_))) => Ok(Presence::Unusable("tree corrupt")),
         Err(error) => Err(error),
     }
+}
+
+/// What a check may have in memory at once, or `None` if that is too much. A
+/// directory without a Tree is walked, and may be as large as all Trees.
+fn memory(kind: AssetKind, outputs: &Outputs, trees: &BTreeSet<&Digest>) -> Option<usize> {
+    let size = trees.iter().fold(0, |n: u64, d| n.saturating_add(d.size()));
+    let size = usize::try_from(size).ok()?;
+    let tree = outputs.tree.as_ref().map_or(0, Digest::size);
+    let walked = match (kind, &outputs.tree) {
+        (AssetKind::Directory, None) => tree::MAX_TREES,
+        _ => 0,
+    };
+    let fits = size <= tree::MAX_TREES && tree <= tree::MAX_TREE as u64 + 1024;
+    fits.then_some(size + walked)
 }
 
 struct Check<'a> {
@@ -185,5 +196,28 @@ impl Wanted {
             self.digests.extend(node.files);
             self.healable.insert(node.digest, node.bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::double::{scope, sha256};
+
+    #[test]
+    fn a_walk_counts_against_the_budget_as_trees_do() {
+        let sized = |n| Digest::new(scope().function, sha256(b"x").hash(), n).unwrap();
+        let outputs = |tree| Outputs {
+            tree,
+            ..Outputs::default()
+        };
+        let of = |kind, tree: Option<u64>| {
+            let outputs = outputs(tree.map(sized));
+            memory(kind, &outputs, &outputs.tree.iter().collect())
+        };
+        assert_eq!(of(AssetKind::Blob, None), Some(0));
+        assert_eq!(of(AssetKind::Directory, Some(7)), Some(7));
+        assert_eq!(of(AssetKind::Directory, None), Some(tree::MAX_TREES));
+        assert_eq!(of(AssetKind::Directory, Some(1 << 40)), None);
     }
 }

@@ -188,7 +188,7 @@ pub(super) fn decode_pins(
     let directories = tree.root.iter().chain(&tree.children);
     let files = directories.flat_map(|d| &d.files);
     files
-        .map(|f| Digest::from_wire(function, f.digest.as_ref()).map_err(|_| "pins digest"))
+        .map(|f| Digest::of_content(function, f.digest.as_ref()).map_err(|_| "pins digest"))
         .collect()
 }
 

@@ -12,6 +12,9 @@ use crate::proto::rev2;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
+/// Shorter values are no secrets, and parts of any text.
+const SHORTEST_SECRET: usize = 6;
+
 /// RequestMetadata of our own calls. Without `correlated_invocations_id`:
 /// Buildfarm reads flags from that field.
 static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
@@ -52,6 +55,38 @@ impl CallContext {
             }
         }
         Self { metadata }
+    }
+
+    /// `text` without the values of the caller's metadata: a cache that
+    /// refuses a credential may well quote it.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let secrets = self.secrets();
+        let gone = |text: String, secret: &&str| text.replace(*secret, "…");
+        secrets.iter().fold(text.to_owned(), gone)
+    }
+
+    /// Whether a value of the caller's metadata stands in `bytes`.
+    #[must_use]
+    pub fn is_quoted_in(&self, bytes: &[u8]) -> bool {
+        let quoted = |s: &&str| bytes.windows(s.len()).any(|w| w == s.as_bytes());
+        self.secrets().iter().any(quoted)
+    }
+
+    /// The values, and what follows a scheme in them; the longest first.
+    fn secrets(&self) -> Vec<&str> {
+        let mut secrets = Vec::new();
+        for entry in self.metadata.iter() {
+            if let KeyAndValueRef::Ascii(_, value) = entry
+                && let Ok(value) = value.to_str()
+            {
+                secrets.extend([Some(value), value.split_whitespace().last()]);
+            }
+        }
+        let mut secrets: Vec<&str> = secrets.into_iter().flatten().collect();
+        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 
     /// Attaches the metadata to an upstream request, and says whose call it is.
@@ -121,6 +156,20 @@ mod tests {
             ]
         );
         assert!(!format!("{context:?}").contains("Bearer"));
+    }
+
+    #[test]
+    fn what_a_cache_quotes_of_credentials_is_taken_out() {
+        let mut caller = MetadataMap::new();
+        caller.insert("authorization", "Bearer s3cr3t-token".parse().unwrap());
+        caller.insert("x-api-key", "key-of-mine".parse().unwrap());
+        caller.insert("x-flag", "1".parse().unwrap());
+        let context = CallContext::from_caller(&caller);
+        let text = "bad Bearer s3cr3t-token, s3cr3t-token and key-of-mine after 1 try";
+        assert_eq!(context.redact(text), "bad …, … and … after 1 try");
+        assert!(context.is_quoted_in(text.as_bytes()));
+        assert!(!context.is_quoted_in(b"after 1 try"));
+        assert!(!context.is_quoted_in(b""));
     }
 
     #[test]

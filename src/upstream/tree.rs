@@ -52,7 +52,7 @@ impl TreeNode {
         }
         check_names(&message)?;
         let read = |wire: &Option<rev2::Digest>| {
-            Digest::from_wire(function, wire.as_ref()).map_err(|e| format!("a node's digest: {e}"))
+            Digest::of_content(function, wire.as_ref()).map_err(|e| format!("a node's digest: {e}"))
         };
         let directories = message.directories.iter().map(|d| read(&d.digest));
         let files = message.files.iter().map(|f| read(&f.digest));

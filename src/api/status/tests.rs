@@ -14,6 +14,7 @@ fn origin(failure: Failure) -> ResolveError {
         failure,
         uri_index: 0,
         message: "m".into(),
+        attempts: 1,
     })
 }
 
@@ -112,6 +113,11 @@ fn cache_rows() -> Vec<Row> {
         (
             E::Fetch(FetchError::Upstream(status(Code::Unavailable))),
             Code::Unavailable,
+            false,
+        ),
+        (
+            E::Fetch(FetchError::NoRoom("m".into())),
+            Code::ResourceExhausted,
             false,
         ),
         (

@@ -167,3 +167,16 @@ async fn a_panic_in_a_fetch_is_internal_for_its_own_call() {
     panics.store(false, std::sync::atomic::Ordering::SeqCst);
     digest(server.fetch(blob(&[HTTP], &[])).await);
 }
+
+#[tokio::test]
+async fn what_the_cache_lacks_is_not_said_of_the_asset_services() {
+    use crate::upstream::Error;
+    let server = Server::new();
+    let lacks = |method| Error::from_status(method, Status::unimplemented("not here"));
+    *server.world.store.put_error.lock() = Some(lacks("UpdateActionResult").into());
+    let answer = server.push(push(&[URN], &[], b"x")).await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    *server.world.store.get_error.lock() = Some(lacks("GetActionResult").into());
+    let answer = server.fetch(blob(&[URN], &[])).await;
+    assert_eq!(code(answer), Code::FailedPrecondition);
+}

@@ -62,9 +62,12 @@ async fn u4_the_uri_that_answered_or_failed_is_named() {
             failure: Failure::Refused,
             uri_index: 1,
             message: "HTTP 403".into(),
+            attempts: 2,
         })
     });
-    let answer = server.fetch(blob(&[HTTP, MIRROR], &[])).await.unwrap();
+    let (answer, report) = server.fetch_noting(blob(&[HTTP, MIRROR], &[])).await;
+    assert_eq!(report.attempts, 2, "counted on failure too");
+    let answer = answer.unwrap();
     assert_eq!(answer.uri, MIRROR, "filled on failure too");
     let (code, text) = inline(Ok(answer));
     assert_eq!(code, Code::PermissionDenied);
@@ -239,4 +242,16 @@ async fn outcomes_are_reported() {
     );
     let (_, report) = server.fetch_noting(blob(&[], &[])).await;
     assert_eq!((report.outcome, report.inline_code), ("refused", None));
+}
+
+#[tokio::test]
+async fn h5_what_selects_a_representation_is_no_qualifier_to_clients() {
+    let server = Server::new();
+    for outcome in ["fetched", "hit_exact"] {
+        let mut message = blob(&[HTTP], &[("http_header:Accept", "text/plain")]);
+        message.oldest_content_accepted = from_now(-60);
+        let (answer, report) = server.fetch_noting(message).await;
+        assert_eq!(report.outcome, outcome);
+        assert_eq!(answer.unwrap().qualifiers, []);
+    }
 }

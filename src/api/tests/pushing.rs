@@ -127,3 +127,15 @@ async fn one_key_per_uri_in_request_order_and_never_a_checksum_key() {
     );
     assert_eq!(entry.referenced_directories, [domain(b"dir")]);
 }
+
+#[tokio::test]
+async fn a_digest_of_no_bytes_with_another_hash_is_refused() {
+    let server = Server::new();
+    let mut message = push(&[URN], &[], b"x");
+    message.blob_digest.as_mut().unwrap().size_bytes = 0;
+    assert_eq!(fields(server.push(message).await), ["blob_digest"]);
+    let answer = server.fetch(blob(&[URN], &[])).await;
+    assert_eq!(inline(answer).0, Code::NotFound);
+    server.push(push(&[URN], &[], b"")).await.unwrap();
+    assert_eq!(digest(server.fetch(blob(&[URN], &[])).await), sha256(b""));
+}

@@ -117,3 +117,48 @@ async fn a_push_keeps_none() {
     let left = traces(&server, &Report::default());
     assert!(!left.contains(SECRET), "{left}");
 }
+
+#[tokio::test]
+async fn a_credential_that_the_cache_quotes_goes_no_further() {
+    const TOKEN: &str = "t0ken-of-the-caller";
+    let server = Server::new();
+    let mut status = Status::unauthenticated(format!("no such key: {TOKEN}"));
+    status = Status::with_details(
+        status.code(),
+        status.message(),
+        tonic_types::Status {
+            code: 16,
+            message: String::new(),
+            details: vec![prost_types::Any {
+                type_url: "type.googleapis.com/x".into(),
+                value: TOKEN.as_bytes().to_vec(),
+            }],
+        }
+        .encode_to_vec()
+        .into(),
+    );
+    let error = crate::upstream::Error::from_status("GetActionResult", status);
+    *server.world.store.get_error.lock() = Some(error.clone().into());
+    *server.world.store.put_error.lock() = Some(error.into());
+    let authorization: tonic::metadata::MetadataValue<_> =
+        format!("Bearer {TOKEN}").parse().unwrap();
+    let (mut request, call) = server.request(blob(&[HTTP], &[]));
+    request
+        .metadata_mut()
+        .insert("authorization", authorization.clone());
+    let mut client = FetchClient::new(server.routes());
+    let fetched = client.fetch_blob(request).await.unwrap_err();
+    let (mut request, other) = server.request(push(&[URN], &[], b"x"));
+    request
+        .metadata_mut()
+        .insert("authorization", authorization);
+    let mut client = PushClient::new(server.routes());
+    let pushed = client.push_blob(request).await.unwrap_err();
+    for (status, call) in [(fetched, call), (pushed, other)] {
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains("no such key"), "{status}");
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        let left = format!("{status:?} {details} {:?}", call.report());
+        assert!(!left.contains(TOKEN), "{left}");
+    }
+}

@@ -357,3 +357,21 @@ async fn checksum_only_lookups() {
         }]
     ));
 }
+
+#[tokio::test]
+async fn millions_of_mistakes_cost_no_more_than_some() {
+    let server = Server::new();
+    let mut message = push(&[URN], &[], b"x");
+    message.references_blobs = vec![rev2::Digest::default(); 1_000_000];
+    let (request, call) = server.request(message);
+    let mut client = PushClient::new(server.routes());
+    let answer = client.push_blob(request).await.map(|_| ());
+    assert!(violations(answer).len() < 100);
+    assert!(call.report().message.len() < 2000);
+    let invalid = super::super::convert::PushMessage::from(PushBlobRequest {
+        references_blobs: vec![rev2::Digest::default(); 1000],
+        ..push(&[URN], &[], b"x")
+    });
+    let invalid = invalid.to_push(crate::asset::AssetKind::Blob).unwrap_err();
+    assert!(invalid.violations().len() < 100);
+}

@@ -28,6 +28,8 @@ pub(super) struct FakeCache {
     pub(super) ignores_size: bool,
     pub(super) limit: i64,
     pub(super) refuses_writes: bool,
+    /// Acknowledges writes and keeps nothing.
+    pub(super) forgets: bool,
 }
 
 impl FakeCache {
@@ -67,7 +69,9 @@ impl FakeCache {
 
     fn store(&self, function: DigestFunction, digest: Digest, content: Bytes) {
         assert_eq!(Digest::of(function, &content).as_ref(), Some(&digest));
-        self.blobs.lock().insert(digest, content);
+        if !self.forgets {
+            self.blobs.lock().insert(digest, content);
+        }
     }
 }
 

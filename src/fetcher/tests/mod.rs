@@ -73,6 +73,7 @@ impl Rig {
                 failure,
                 uri_index,
                 message,
+                ..
             } => (failure, uri_index, message),
             other => panic!("{other}"),
         }

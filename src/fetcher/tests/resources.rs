@@ -117,7 +117,7 @@ async fn temporary_files_keep_to_their_budget() {
     for path in ["/known", "/unknown/close"] {
         let error = rig.get(&[&origin.url(path)]).await.unwrap_err();
         assert!(
-            matches!(&error, FetchError::NoRoom(m) if m.contains("no room")),
+            matches!(&error, FetchError::NoRoom(m) if m.contains("fetch.spool_size")),
             "{error}"
         );
     }
@@ -138,6 +138,16 @@ async fn a_spool_that_cannot_be_written_is_our_own_failure() {
     assert_eq!(origin.requests(), 1, "another mirror would not help");
 }
 
+#[test]
+fn a_full_disk_is_no_room_and_says_where() {
+    use crate::fetcher::receive::Stop;
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    match Stop::from(full) {
+        Stop::Fatal(FetchError::NoRoom(m)) => assert!(m.contains("fetch.spool_dir"), "{m}"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn an_upload_the_cache_refuses_is_the_caches_answer() {
     let origin = Origin::start(large).await;
@@ -153,4 +163,22 @@ async fn an_upload_the_cache_refuses_is_the_caches_answer() {
     };
     assert_eq!(code, Some(tonic::Code::ResourceExhausted));
     assert_eq!((origin.requests(), rig.open_files()), (1, 0));
+}
+
+#[tokio::test]
+async fn h1_content_the_cache_acknowledged_and_dropped_is_no_answer() {
+    let origin = Origin::start(|path| match path {
+        "/small" => ok(b"small"),
+        _ => large(path),
+    })
+    .await;
+    let cache = FakeCache {
+        forgets: true,
+        ..FakeCache::default()
+    };
+    let rig = Rig::with(|_| {}, cache);
+    for path in ["/small", "/large"] {
+        let error = rig.get(&[&origin.url(path)]).await.unwrap_err();
+        assert!(error.to_string().contains("does not have it"), "{error}");
+    }
 }

@@ -352,6 +352,38 @@ async fn references_are_pinned_and_missing_ones_dropped() {
 }
 
 #[tokio::test]
+async fn a_directory_of_another_size_is_not_there_where_only_hashes_count() {
+    let double = Double::new();
+    let root = dir(&double, &[&double.put("one")], &[]);
+    let bytes = double.set(|s| s.blobs[&root].clone());
+    let wrong = Digest::new(DigestFunction::Sha256, root.hash(), root.size() + 1).unwrap();
+    double.set(|s| s.blobs.insert(wrong.clone(), bytes));
+    let key = key(AssetKind::Directory, "urn:a");
+    let reference = reference(AssetKind::Directory, &wrong);
+    let refused = store(&double).put(&ctx(), &[key], &reference).await;
+    assert!(
+        matches!(&refused, Err(Error::Missing(m)) if *m == [wrong]),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn no_push_makes_us_walk_any_number_of_trees() {
+    let double = Double::new();
+    let key = key(AssetKind::Blob, "urn:a");
+    let mut reference = reference(AssetKind::Blob, &double.put("blob"));
+    let roots = (0..1_010).map(|i| {
+        let file = double.put(format!("file {i}"));
+        dir(&double, &[&file], &[])
+    });
+    reference.referenced_directories = roots.collect();
+    put(&double, std::slice::from_ref(&key), &reference).await;
+    assert_eq!(double.calls("BatchReadBlobs"), 1_000);
+    assert_eq!(pinned(&double, &key).len(), 2_000);
+    assert_eq!(get(&double, &key).await, hit(&reference));
+}
+
+#[tokio::test]
 async fn a_tree_too_large_to_be_kept_is_pinned_file_by_file() {
     let double = Double::new();
     let file = double.put("file");
@@ -418,7 +450,7 @@ async fn an_expired_reference_is_withdrawn_without_content() {
     double.evict(&reference.digest);
     put(&double, keys, &reference).await;
     assert_eq!(stored(&double, &key).output_files, []);
-    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Absent));
+    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Expired));
 
     double.put("blob");
     let soon = SystemTime::now() + Duration::from_millis(300);
@@ -426,7 +458,7 @@ async fn an_expired_reference_is_withdrawn_without_content() {
     put(&double, keys, &reference).await;
     assert_eq!(get(&double, &key).await, hit(&reference));
     tokio::time::sleep(Duration::from_millis(320)).await;
-    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Absent));
+    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Expired));
 }
 
 #[tokio::test]

@@ -203,5 +203,5 @@ fn read_digest(
     function: DigestFunction,
     wire: Option<&rev2::Digest>,
 ) -> Result<Digest, &'static str> {
-    Digest::from_wire(function, wire).map_err(|_| "digest")
+    Digest::of_content(function, wire).map_err(|_| "digest")
 }
