@@ -320,6 +320,7 @@ fn cache(error: &upstream::Error) -> Verdict {
             }
             verdict
         }
+        E::Unreachable { .. } => Verdict::new(Code::Unavailable, error).retry_after(None),
         E::Malformed { .. } | E::Corrupt(_) | E::Source(_) => Verdict::new(Code::Internal, error),
         E::UnsupportedFunction(_) => {
             let verdict = Verdict::new(Code::InvalidArgument, error);

@@ -5,6 +5,7 @@
 //! Called by: the typed clients beside it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -85,9 +86,20 @@ fn drop_bad_details(headers: &mut http::HeaderMap) {
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> Status {
     match error.downcast_ref::<Status>() {
         Some(status) => status.clone(),
-        None => Status::unavailable(chain(error)),
+        None => {
+            let text = chain(error);
+            let mut status = Status::unavailable(text.as_str());
+            // Tells `Error::from_status` that the cache said nothing.
+            status.set_source(Arc::new(NoAnswer(text)));
+            status
+        }
     }
 }
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoAnswer(String);
 
 /// An error and its causes in one line; a cause its parent already quotes is
 /// not repeated.
@@ -113,8 +125,8 @@ pub(super) async fn unary<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Error::from_status(method, status)),
         Err(_) => {
-            let text = format!("no answer within {} s", UNARY_TIMEOUT.as_secs());
-            Err(Error::from_status(method, Status::unavailable(text)))
+            let reason = format!("the cache did not answer in {} s", UNARY_TIMEOUT.as_secs());
+            Err(Error::Unreachable { method, reason })
         }
     }
 }

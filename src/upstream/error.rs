@@ -9,14 +9,21 @@ use crate::proto::Undecodable;
 /// A failed upstream call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The cache answered with a status other than OK, or could not be
-    /// reached (UNAVAILABLE then, with the address in the text).
+    /// The cache answered with a status other than OK.
     #[error("the cache answered {} to {method}: {}", .status.code(), .status.message())]
     Status {
         /// The method called, for the message.
         method: &'static str,
         /// The status received.
         status: Box<tonic::Status>,
+    },
+    /// The cache did not answer: no connection, or one that broke.
+    #[error("{reason} ({method} was due)")]
+    Unreachable {
+        /// The method called.
+        method: &'static str,
+        /// What happened, with the address.
+        reason: String,
     },
     /// The cache answered something that makes no sense.
     #[error("the cache's answer to {method} is not usable: {reason}")]
@@ -47,22 +54,22 @@ pub enum Error {
 
 impl Error {
     /// The error for a status received from `method`. A status with a source
-    /// was made here, of a connection that broke during the call: UNAVAILABLE,
-    /// whatever tonic made of it.
+    /// was made here, of a connection that failed, whatever tonic made of it.
     #[must_use]
     pub fn from_status(method: &'static str, status: tonic::Status) -> Self {
-        let source = std::error::Error::source(&status);
-        let status = match source {
-            Some(source) if source.is::<Undecodable>() => {
-                let reason = source.to_string();
-                return Error::Malformed { method, reason };
-            }
-            Some(source) => tonic::Status::unavailable(super::channel::chain(source)),
-            None => status,
-        };
-        Error::Status {
-            method,
-            status: Box::new(status),
+        match std::error::Error::source(&status) {
+            Some(source) if source.is::<Undecodable>() => Error::Malformed {
+                method,
+                reason: source.to_string(),
+            },
+            Some(source) => Error::Unreachable {
+                method,
+                reason: super::channel::chain(source),
+            },
+            None => Error::Status {
+                method,
+                status: Box::new(status),
+            },
         }
     }
 
@@ -73,11 +80,12 @@ impl Error {
         code == Some(tonic::Code::PermissionDenied) || code == Some(tonic::Code::Unauthenticated)
     }
 
-    /// The gRPC code received, if one was.
+    /// The gRPC code received, or that stands for having received none.
     #[must_use]
     pub fn code(&self) -> Option<tonic::Code> {
         match self {
             Error::Status { status, .. } => Some(status.code()),
+            Error::Unreachable { .. } => Some(tonic::Code::Unavailable),
             _ => None,
         }
     }

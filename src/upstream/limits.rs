@@ -243,6 +243,8 @@ mod tests {
         let error = cache.limits(&ctx, &other).await.unwrap_err();
         assert_eq!(error.code(), Some(tonic::Code::Unavailable));
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+        // It did not say a word.
+        assert!(!error.to_string().contains("answered"), "{error}");
     }
 
     #[tokio::test]
