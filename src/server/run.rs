@@ -129,7 +129,7 @@ fn listen(
     for tls in backend.tls() {
         process.background.spawn(tls.watch(CERTIFICATES));
     }
-    let bound = Listener::bind(settings)?;
+    let bound = Listener::bind(settings).context("gRPC (--listen takes another address)")?;
     let address = bound.local_addr.clone();
     let make = move |_| assembly.dispatch();
     let serving = bound
@@ -146,9 +146,9 @@ async fn admin(
     process: &mut Process,
 ) -> anyhow::Result<SocketAddr> {
     let text = address.to_string();
-    let listener = TcpListener::bind(&text)
-        .await
-        .with_context(|| format!("cannot listen on {text} (admin)"))?;
+    let listener = TcpListener::bind(&text).await.with_context(|| {
+        format!("admin pages: cannot listen on {text} (--admin-listen takes another, or `off`)")
+    })?;
     let bound = listener.local_addr()?;
     let (state, keep) = readiness::watch(backend, process.stopping.clone());
     process.background.spawn(keep);

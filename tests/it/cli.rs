@@ -223,3 +223,22 @@ fn a_start_that_fails_is_1_and_says_why() {
         assert!(last.starts_with(begins), "{}", ran.err);
     }
 }
+
+#[test]
+fn a_taken_port_is_1_and_says_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    for (listen, admin, flag) in [
+        (&*taken, "off", "--listen"),
+        ("127.0.0.1:0", &*taken, "--admin-listen"),
+    ] {
+        let arguments = ["serve", "--data-dir", data, "--listen", listen];
+        let ran = assetgate(&[&arguments[..], &["--admin-listen", admin]].concat(), &[]);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        for part in [&*taken, flag] {
+            assert!(ran.err.contains(part), "{part}: {}", ran.err);
+        }
+    }
+}
