@@ -45,14 +45,12 @@ impl From<Failed> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         use io::ErrorKind as E;
-        let text = format!("cannot keep what is being fetched: {error}");
         let full = [E::StorageFull, E::QuotaExceeded, E::FileTooLarge];
         Stop::Fatal(if full.contains(&error.kind()) {
-            FetchError::NoRoom(format!(
-                "{text}; the file system of fetch.spool_dir needs more room"
-            ))
+            let text = "the disk where downloads wait is full: fetch.spool_dir needs more room";
+            FetchError::NoRoom(text.to_owned())
         } else {
-            FetchError::Internal(text)
+            FetchError::Internal(format!("cannot keep what is being fetched: {error}"))
         })
     }
 }

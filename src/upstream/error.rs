@@ -10,7 +10,11 @@ use crate::proto::Undecodable;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The cache answered with a status other than OK.
-    #[error("the cache answered {} to {method}: {}", .status.code(), .status.message())]
+    #[error(
+        "the cache answered {} to {method}: {}",
+        crate::call::code_name(.status.code()),
+        .status.message()
+    )]
     Status {
         /// The method called, for the message.
         method: &'static str,

@@ -143,7 +143,12 @@ fn a_full_disk_is_no_room_and_says_where() {
     use crate::fetcher::receive::Stop;
     let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
     match Stop::from(full) {
-        Stop::Fatal(FetchError::NoRoom(m)) => assert!(m.contains("fetch.spool_dir"), "{m}"),
+        Stop::Fatal(FetchError::NoRoom(m)) => {
+            assert!(
+                m.contains("fetch.spool_dir") && !m.contains("os error"),
+                "{m}"
+            );
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -29,7 +29,10 @@ async fn details_that_are_not_base64_are_dropped() {
             let head = head().header("grpc-status", "7").header(DETAILS, bad);
             head.body(Body::empty()).unwrap()
         });
-        assert_eq!(in_head.await.code(), Some(tonic::Code::PermissionDenied));
+        let error = in_head.await;
+        assert_eq!(error.code(), Some(tonic::Code::PermissionDenied));
+        let text = error.to_string();
+        assert!(text.contains("answered PERMISSION_DENIED to"), "{text}");
 
         let in_trailers = status_of(move || {
             let mut trailers = http::HeaderMap::new();
