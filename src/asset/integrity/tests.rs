@@ -1,3 +1,5 @@
+//! The grammar of `checksum.sri`, and which content satisfies it.
+
 use super::*;
 use proptest::prelude::*;
 

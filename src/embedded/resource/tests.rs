@@ -1,3 +1,5 @@
+//! Names of blobs and uploads, well-formed and not.
+
 use proptest::prelude::*;
 
 use super::*;
