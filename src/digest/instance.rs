@@ -6,16 +6,6 @@ use std::sync::Arc;
 
 use super::Error;
 
-const KEYWORDS: [&str; 7] = [
-    "blobs",
-    "uploads",
-    "actions",
-    "actionResults",
-    "operations",
-    "capabilities",
-    "compressed-blobs",
-];
-
 const MAX_BYTES: usize = 1024;
 
 /// A valid instance name; the empty one is the default instance.
@@ -23,6 +13,17 @@ const MAX_BYTES: usize = 1024;
 pub struct InstanceName(Arc<str>);
 
 impl InstanceName {
+    /// Segments that end an instance name in a resource name.
+    pub const KEYWORDS: [&'static str; 7] = [
+        "blobs",
+        "uploads",
+        "actions",
+        "actionResults",
+        "operations",
+        "capabilities",
+        "compressed-blobs",
+    ];
+
     /// An instance name from a request.
     pub fn new(name: &str) -> Result<Self, Error> {
         if name.len() > MAX_BYTES {
@@ -37,7 +38,7 @@ impl InstanceName {
                     "has a leading, trailing or double slash",
                 ));
             }
-            if KEYWORDS.contains(&segment) {
+            if Self::KEYWORDS.contains(&segment) {
                 return Err(Error::InstanceName(
                     "has a segment that is a resource name keyword",
                 ));

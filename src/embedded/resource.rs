@@ -12,16 +12,6 @@ use crate::digest::{Digest, DigestFunction, InstanceName};
 /// upload.
 const MAX_BYTES: usize = 16 << 10;
 
-const KEYWORDS: [&str; 7] = [
-    "blobs",
-    "uploads",
-    "actions",
-    "actionResults",
-    "operations",
-    "capabilities",
-    "compressed-blobs",
-];
-
 /// Why a name cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
@@ -118,7 +108,7 @@ fn split(name: &str) -> Result<(&str, std::str::Split<'_, char>), Error> {
     let mut rest = name.split('/');
     let mut length = 0;
     for segment in rest.by_ref() {
-        if KEYWORDS.contains(&segment) {
+        if InstanceName::KEYWORDS.contains(&segment) {
             let instance = name.get(..length).unwrap_or_default();
             let known = ["blobs", "compressed-blobs", "uploads"].contains(&segment);
             if !known {
