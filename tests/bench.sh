@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What forwarding costs, beside Envoy on the same core. The whole comparison is bench/bench.sh.
+# What forwarding costs, beside Envoy on the same core. The whole comparison is benches/compare/bench.sh.
 #
 #   tests/bench.sh [ROUNDS]     3 by default
 #
@@ -22,9 +22,9 @@ ratio() { awk -v want="$1" '$2 == "(median" { on = $1 == want } on && /ratio to 
 
 measure() {
   STUB_PORT=$STUB_PORT ENVOY=$ENVOY PEERS=envoy SCENARIOS="u_10x10 read1 write1" \
-    timeout 1200 "$ROOT/bench/bench.sh" "${GRPC##*:}" "${PID[gate]}" "$1" >"$WORK/bench.txt" 2>"$LOGS/bench.log" || {
+    timeout 1200 "$ROOT/benches/compare/bench.sh" "${GRPC##*:}" "${PID[gate]}" "$1" >"$WORK/bench.txt" 2>"$LOGS/bench.log" || {
     cat "$WORK/bench.txt" >&2
-    fail "bench/bench.sh ended with $?"
+    fail "benches/compare/bench.sh ended with $?"
   }
   cat "$WORK/bench.txt"
 }
