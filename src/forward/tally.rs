@@ -166,4 +166,34 @@ mod tests {
         }
         assert_eq!(other.handled, expected);
     }
+
+    #[test]
+    fn nothing_is_lost_and_nothing_ends_before_it_began() {
+        const CALLS: u64 = 300_000;
+        // Its count is read last, so that there is time for things to happen.
+        const LAST: Code = Code::Unauthenticated;
+        let tally = Arc::new(Tally::new(Arc::new(Methods::vendored())));
+        let together = std::sync::Barrier::new(3);
+        let done = AtomicU64::new(0);
+        let counts = || tally.read().next().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    together.wait();
+                    for _ in 0..CALLS {
+                        tally.start("").end(LAST);
+                    }
+                    done.fetch_add(1, Relaxed);
+                });
+            }
+            together.wait();
+            while done.load(Relaxed) < 2 {
+                let now = counts();
+                let ended = now.handled[LAST as usize];
+                assert!(ended <= now.started, "{ended} of {}", now.started);
+            }
+        });
+        assert_eq!(counts().started, 2 * CALLS);
+        assert_eq!(counts().handled[LAST as usize], 2 * CALLS);
+    }
 }
