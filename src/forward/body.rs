@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tower::BoxError;
 
-use super::observer::Call;
 use super::status;
+use super::tally::Call;
 use crate::upstream::{ResponseBody, TransportError};
 
 /// An answer's body: polled straight, never boxed on the forward path.

@@ -10,8 +10,10 @@
 
 mod body;
 mod fallback;
+mod methods;
 mod observer;
 mod status;
+mod tally;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -28,6 +30,8 @@ pub use fallback::Fallback;
 pub use observer::Observer;
 pub use status::not_grpc;
 
+use tally::{Call, Tally};
+
 use crate::upstream::{Affinity, Pool, RequestBody, ResponseBody, TransportError};
 
 /// Where forwarded calls go.
@@ -39,13 +43,13 @@ pub enum Target {
     Routes(Routes),
 }
 
-/// Forwards calls. Clones share everything.
+/// Forwards the calls of one thread. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Forward {
     target: Target,
     /// Longest prefix first.
     routes: Vec<(Arc<str>, Target)>,
-    observer: Arc<Observer>,
+    tally: Arc<Tally>,
 }
 
 /// The forwarding of one downstream connection.
@@ -53,7 +57,7 @@ pub struct Forward {
 pub struct Session {
     way: Way,
     routes: Vec<(Arc<str>, Way)>,
-    observer: Arc<Observer>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,7 +78,8 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 impl Forward {
-    /// Forwards to `target`, counted by `observer`.
+    /// Forwards to `target`, counted by `observer`. Each thread needs one of its
+    /// own: clones count on the same cache lines.
     #[must_use]
     pub fn new(target: Target, observer: Arc<Observer>) -> Self {
         let target = match target {
@@ -84,7 +89,7 @@ impl Forward {
         Self {
             target,
             routes: Vec::new(),
-            observer,
+            tally: observer.tally(),
         }
     }
 
@@ -107,7 +112,7 @@ impl Forward {
             routes: routes
                 .map(|(prefix, target)| (Arc::clone(prefix), Way::to(target)))
                 .collect(),
-            observer: Arc::clone(&self.observer),
+            tally: Arc::clone(&self.tally),
         }
     }
 }
@@ -146,7 +151,7 @@ impl Session {
 
     fn send(&self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send + use<> {
         let path = request.uri().path();
-        let call = self.observer.start(path);
+        let call = self.tally.start(path);
         match self.way(path) {
             Way::Pool(pool, affinity) => Forwarding::Pool {
                 answer: pool.call(affinity, request),
@@ -166,7 +171,7 @@ enum Forwarding<F> {
     Pool {
         #[pin]
         answer: F,
-        call: Option<observer::Call>,
+        call: Option<Call>,
     },
     Routes(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
@@ -193,10 +198,7 @@ where
 }
 
 /// An answer of the upstream, or ours in its place.
-fn finish(
-    result: Result<Response<ResponseBody>, TransportError>,
-    mut call: observer::Call,
-) -> Answer {
+fn finish(result: Result<Response<ResponseBody>, TransportError>, mut call: Call) -> Answer {
     match result {
         Ok(response) => {
             call.head(response.headers());
@@ -217,7 +219,7 @@ fn finish(
 async fn embedded(
     mut routes: Routes,
     request: Request<RequestBody>,
-    mut call: observer::Call,
+    mut call: Call,
 ) -> Response<Body> {
     let request = request.map(|body| match body {
         RequestBody::Boxed(body) => body,

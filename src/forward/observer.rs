@@ -1,27 +1,22 @@
-//! Counts forwarded calls under the names of the gRPC ecosystem:
-//! `grpc_server_started_total`, `grpc_server_handled_total`.
+//! Sums up what the threads counted and shows it under the names of the gRPC
+//! ecosystem: `grpc_server_started_total`, `grpc_server_handled_total`.
 //!
-//! Labels come from the vendored definitions only, anything else is `other`: a
-//! client could otherwise make as many series as it likes. There is no
-//! histogram: reading the clock and recording would cost the hot path more
-//! than the rest of this file.
+//! There is no histogram: reading the clock and recording would cost the hot
+//! path more than counting does.
 //!
-//! Not for: calls we answer ourselves (`middleware`).
-//! Called by: `forward`.
+//! Not for: calls we answer ourselves (`middleware`), counting (`tally`).
+//! Called by: `forward` for every thread; `server::run` before metrics are
+//! shown.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use http::HeaderMap;
-use metrics::Counter;
-use prost::Message;
-use prost_types::FileDescriptorSet;
-use tonic::Code;
+use parking_lot::Mutex;
 
-use crate::proto::FILE_DESCRIPTOR_SET;
+use super::methods::{Method, Methods};
+use super::tally::{CODES, Counts, Tally};
 
 /// The codes, in order of their numbers.
-const CODES: [&str; 17] = [
+const CODE_NAMES: [&str; CODES] = [
     "OK",
     "Canceled",
     "Unknown",
@@ -41,174 +36,226 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-/// Counters of all methods; share one among all threads.
+/// Counts forwarded calls; share one among all threads.
 #[derive(Debug)]
 pub struct Observer {
-    methods: HashMap<String, Arc<Method>>,
-    other: Arc<Method>,
+    methods: Arc<Methods>,
+    threads: Mutex<Vec<Thread>>,
 }
 
+/// The counts of one thread, and how much of them is in the metrics.
 #[derive(Debug)]
-struct Method {
-    service: String,
-    method: String,
-    kind: &'static str,
-    started: OnceLock<Counter>,
-    handled: [OnceLock<Counter>; CODES.len()],
-}
-
-impl Method {
-    fn new(service: &str, method: &str, kind: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            service: service.to_owned(),
-            method: method.to_owned(),
-            kind,
-            started: OnceLock::new(),
-            handled: Default::default(),
-        })
-    }
-
-    fn started(&self) -> &Counter {
-        self.started.get_or_init(|| {
-            metrics::counter!(
-                "grpc_server_started_total",
-                "grpc_service" => self.service.clone(),
-                "grpc_method" => self.method.clone(),
-                "grpc_type" => self.kind,
-            )
-        })
-    }
-
-    fn handled(&self, code: Code) -> Option<&Counter> {
-        let code = code as usize;
-        Some(self.handled.get(code)?.get_or_init(|| {
-            metrics::counter!(
-                "grpc_server_handled_total",
-                "grpc_service" => self.service.clone(),
-                "grpc_method" => self.method.clone(),
-                "grpc_type" => self.kind,
-                "grpc_code" => CODES[code],
-            )
-        }))
-    }
+struct Thread {
+    tally: Arc<Tally>,
+    shown: Vec<Counts>,
 }
 
 impl Default for Observer {
     fn default() -> Self {
-        let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
-        let mut methods = HashMap::new();
-        for file in &set.file {
-            for service in &file.service {
-                let name = format!("{}.{}", file.package(), service.name());
-                for method in &service.method {
-                    let kind = match (method.client_streaming(), method.server_streaming()) {
-                        (false, false) => "unary",
-                        (true, false) => "client_stream",
-                        (false, true) => "server_stream",
-                        (true, true) => "bidi_stream",
-                    };
-                    methods.insert(
-                        format!("/{name}/{}", method.name()),
-                        Method::new(&name, method.name(), kind),
-                    );
-                }
-            }
-        }
         Self {
-            methods,
-            other: Method::new("other", "other", "other"),
+            methods: Arc::new(Methods::vendored()),
+            threads: Mutex::default(),
         }
     }
 }
 
 impl Observer {
-    /// Counts a call that begins.
-    pub(super) fn start(&self, path: &str) -> Call {
-        let method = Arc::clone(self.methods.get(path).unwrap_or(&self.other));
-        method.started().increment(1);
-        Call {
-            method,
-            ended: false,
-        }
-    }
-}
-
-/// One call; it was cancelled if it is dropped before it ended.
-#[derive(Debug)]
-pub struct Call {
-    method: Arc<Method>,
-    ended: bool,
-}
-
-impl Call {
-    /// The head of the answer, which holds the status if there is nothing else.
-    pub(super) fn head(&mut self, headers: &HeaderMap) {
-        if headers.contains_key("grpc-status") {
-            self.trailers(headers);
-        }
+    /// Where a new thread counts its calls.
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        let tally = Arc::new(Tally::new(Arc::clone(&self.methods)));
+        self.threads.lock().push(Thread {
+            tally: Arc::clone(&tally),
+            shown: vec![Counts::default(); self.methods.all().len()],
+        });
+        tally
     }
 
-    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        self.end(match trailers.get("grpc-status") {
-            Some(code) => Code::from_bytes(code.as_bytes()),
-            None => Code::Unknown,
+    /// Brings the metrics up to date with what the threads have counted. To be
+    /// called before metrics are shown; calls cost nothing by it.
+    pub fn fold(&self) {
+        self.threads.lock().retain_mut(|thread| {
+            // Asked first: who is alone now finds all that will ever be there.
+            let ended = Arc::get_mut(&mut thread.tally).is_some();
+            let methods = self.methods.all().iter().zip(&mut thread.shown);
+            for ((method, shown), now) in methods.zip(thread.tally.read()) {
+                show(method, *shown, now);
+                *shown = now;
+            }
+            !ended
         });
     }
-
-    pub(super) fn end(&mut self, code: Code) {
-        if !self.ended {
-            self.ended = true;
-            if let Some(handled) = self.method.handled(code) {
-                handled.increment(1);
-            }
-        }
-    }
 }
 
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.end(Code::Cancelled);
+/// Adds what is new. Added rather than set: other servers in the same process
+/// count under the same names.
+fn show(method: &Method, shown: Counts, now: Counts) {
+    if now.started > shown.started {
+        metrics::counter!(
+            "grpc_server_started_total",
+            "grpc_service" => method.service.clone(),
+            "grpc_method" => method.name.clone(),
+            "grpc_type" => method.kind,
+        )
+        .increment(now.started - shown.started);
+    }
+    for (code, name) in CODE_NAMES.into_iter().enumerate() {
+        if now.handled[code] > shown.handled[code] {
+            metrics::counter!(
+                "grpc_server_handled_total",
+                "grpc_service" => method.service.clone(),
+                "grpc_method" => method.name.clone(),
+                "grpc_type" => method.kind,
+                "grpc_code" => name,
+            )
+            .increment(now.handled[code] - shown.handled[code]);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use http::HeaderMap;
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+    use tonic::Code;
+
     use super::*;
-    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    const READ: &str = "/google.bytestream.ByteStream/Read";
+    const LABELS: &str = r#"grpc_service="google.bytestream.ByteStream",grpc_method="Read",grpc_type="server_stream""#;
+
+    fn shown(observer: &Observer, recorder: &PrometheusRecorder) -> String {
+        metrics::with_local_recorder(recorder, || observer.fold());
+        let text = recorder.handle().render();
+        // Sorted, as it comes in another order each time.
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
+    /// The value of a series, 0 when there is none.
+    fn value(text: &str, series: &str) -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    fn started(text: &str) -> u64 {
+        value(text, &format!("grpc_server_started_total{{{LABELS}}}"))
+    }
+
+    fn handled(text: &str, code: &str) -> u64 {
+        let series = format!("grpc_server_handled_total{{{LABELS},grpc_code=\"{code}\"}}");
+        value(text, &series)
+    }
 
     #[test]
     fn labels_come_from_the_definitions_and_outcomes_from_the_answer() {
         let recorder = PrometheusBuilder::new().build_recorder();
-        metrics::with_local_recorder(&recorder, || {
-            let observer = Observer::default();
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", "5".parse().unwrap());
+        let observer = Observer::default();
+        assert_eq!(shown(&observer, &recorder), "", "no series without a call");
+        let tally = observer.tally();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "5".parse().unwrap());
+        tally.start(READ).trailers(&trailers);
+        tally.start(READ).end(Code::Ok);
+        drop(tally.start(READ));
+        tally.start("/made.Up/Name").head(&trailers);
+        drop(tally.start("/made.Up/Other"));
 
-            let read = "/google.bytestream.ByteStream/Read";
-            observer.start(read).trailers(&trailers);
-            observer.start(read).end(Code::Ok);
-            drop(observer.start(read));
-            observer.start("/made.Up/Name").head(&trailers);
-            drop(observer.start("/made.Up/Other"));
-        });
-        let text = recorder.handle().render();
-        let read = r#"grpc_service="google.bytestream.ByteStream",grpc_method="Read",grpc_type="server_stream""#;
+        let text = shown(&observer, &recorder);
         for line in [
-            format!("grpc_server_started_total{{{read}}} 3"),
-            format!("grpc_server_handled_total{{{read},grpc_code=\"NotFound\"}} 1"),
-            format!("grpc_server_handled_total{{{read},grpc_code=\"OK\"}} 1"),
-            format!("grpc_server_handled_total{{{read},grpc_code=\"Canceled\"}} 1"),
+            format!("grpc_server_started_total{{{LABELS}}} 3"),
+            format!("grpc_server_handled_total{{{LABELS},grpc_code=\"NotFound\"}} 1"),
+            format!("grpc_server_handled_total{{{LABELS},grpc_code=\"OK\"}} 1"),
+            format!("grpc_server_handled_total{{{LABELS},grpc_code=\"Canceled\"}} 1"),
             r#"grpc_server_started_total{grpc_service="other",grpc_method="other",grpc_type="other"} 2"#.into(),
         ] {
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("made"), "{text}");
+        assert!(text.lines().all(|line| !line.ends_with(" 0")), "{text}");
+        assert_eq!(shown(&observer, &recorder), text, "nothing counts twice");
+    }
+
+    #[test]
+    fn threads_that_ended_keep_their_counts_and_nothing_else() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let observer = Observer::default();
+        let (ends, stays) = (observer.tally(), observer.tally());
+        ends.start(READ).end(Code::Ok);
+        stays.start(READ).end(Code::Ok);
+        let late = ends.start(READ);
+        drop(ends);
+        assert_eq!(handled(&shown(&observer, &recorder), "OK"), 2);
+        assert_eq!(observer.threads.lock().len(), 2, "a call of it still runs");
+        drop(late);
+        let text = shown(&observer, &recorder);
+        assert_eq!((started(&text), handled(&text, "Canceled")), (3, 1));
+        assert_eq!(observer.threads.lock().len(), 1);
+        assert_eq!(shown(&observer, &recorder), text);
+    }
+
+    #[test]
+    fn other_servers_in_the_process_count_under_the_same_names() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let (one, two) = (Observer::default(), Observer::default());
+        one.tally().start(READ).end(Code::Ok);
+        two.tally().start(READ).end(Code::Ok);
+        shown(&one, &recorder);
+        assert_eq!(handled(&shown(&two, &recorder), "OK"), 2);
+    }
+
+    #[test]
+    fn what_is_shown_under_load_only_grows_and_ends_exact() {
+        const THREADS: u64 = 4;
+        const CALLS: u64 = 50_000;
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let observer = Observer::default();
+        let shared = observer.tally();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let (mut before, mut rounds) = ([0; 3], 0);
+                while !done.load(Relaxed) || rounds < 10 {
+                    let text = shown(&observer, &recorder);
+                    let codes = ["OK", "Canceled"].map(|code| handled(&text, code));
+                    let now = [started(&text), codes[0], codes[1]];
+                    assert!(now.iter().zip(before).all(|(now, before)| *now >= before));
+                    assert!(now[0] >= now[1] + now[2], "more ended than began: {now:?}");
+                    (before, rounds) = (now, rounds + 1);
+                }
+            });
+            let work = |_| {
+                scope.spawn(|| {
+                    let own = observer.tally();
+                    for _ in 0..CALLS {
+                        own.start(READ).end(Code::Ok);
+                        // As if it ended on another thread.
+                        drop(shared.start(READ));
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..THREADS).map(work).collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            done.store(true, Relaxed);
+            watch.join().unwrap();
+        });
+        let text = shown(&observer, &recorder);
+        assert_eq!(started(&text), 2 * THREADS * CALLS);
+        assert_eq!(handled(&text, "OK"), THREADS * CALLS);
+        assert_eq!(handled(&text, "Canceled"), THREADS * CALLS);
     }
 
     #[test]
     fn every_code_has_its_name() {
-        assert_eq!(CODES[Code::Unavailable as usize], "Unavailable");
-        assert_eq!(CODES[Code::Unauthenticated as usize], "Unauthenticated");
-        assert_eq!(CODES[Code::Cancelled as usize], "Canceled");
+        assert_eq!(CODE_NAMES[Code::Unavailable as usize], "Unavailable");
+        assert_eq!(
+            CODE_NAMES[Code::Unauthenticated as usize],
+            "Unauthenticated"
+        );
+        assert_eq!(CODE_NAMES[Code::Cancelled as usize], "Canceled");
     }
 }

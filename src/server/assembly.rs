@@ -41,6 +41,7 @@ impl Assembly {
     pub(super) fn new(
         config: &Config,
         backend: Backend,
+        observer: Arc<Observer>,
         drain: Drain,
         stopping: Drain,
     ) -> anyhow::Result<Self> {
@@ -66,7 +67,7 @@ impl Assembly {
             backend,
             resolver,
             reflection: api::reflection()?,
-            observer: Arc::new(Observer::default()),
+            observer,
             errors: error_settings(config),
             namespace: config.namespace.clone(),
             stopping,

@@ -18,6 +18,7 @@ use super::{Listener, ListenerSettings, Serving, readiness};
 use crate::admin;
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::forward::Observer;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
 use crate::telemetry::Metrics;
@@ -82,9 +83,15 @@ async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::
         background: tokio::task::JoinSet::new(),
     };
     let backend = Backend::open(&config)?;
-    let (serving, grpc) = listen(&config, &backend, &mut process)?;
+    let observer = Arc::new(Observer::default());
+    let (serving, grpc) = listen(&config, &backend, Arc::clone(&observer), &mut process)?;
+    let shown = metrics.clone();
+    let render = move || {
+        observer.fold();
+        shown.render()
+    };
     let admin = match &config.admin {
-        Some(address) => Some(admin(address, &config, &backend, &metrics, &mut process).await?),
+        Some(address) => Some(admin(address, &config, &backend, render, &mut process).await?),
         None => None,
     };
     process.background.spawn(metrics.upkeep());
@@ -104,11 +111,13 @@ async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::
 fn listen(
     config: &Config,
     backend: &Backend,
+    observer: Arc<Observer>,
     process: &mut Process,
 ) -> anyhow::Result<(Serving, ListenAddr)> {
     let assembly = Assembly::new(
         config,
         backend.clone(),
+        observer,
         process.drain.clone(),
         process.stopping.clone(),
     )?;
@@ -142,7 +151,7 @@ async fn admin(
     address: &ListenAddr,
     config: &Config,
     backend: &Backend,
-    metrics: &Metrics,
+    metrics: impl Fn() -> String + Send + Sync + 'static,
     process: &mut Process,
 ) -> anyhow::Result<SocketAddr> {
     let text = address.to_string();
@@ -152,9 +161,8 @@ async fn admin(
     let bound = listener.local_addr()?;
     let (state, keep) = readiness::watch(backend, process.stopping.clone());
     process.background.spawn(keep);
-    let render = metrics.clone();
     let facts = facts(config);
-    let state = admin::State::new(state, move || render.render(), move || facts.clone());
+    let state = admin::State::new(state, metrics, move || facts.clone());
     let hosts = admin::AllowedHosts::of(bound);
     process
         .background
