@@ -13,5 +13,5 @@ pub mod tls;
 
 pub use addr::{AddrError, ListenAddr, host_port, remove_stale_socket, socket_path};
 pub use coalesce::{Coalesced, FirstWords, Flushed};
-pub use executor::{ClientExecutor, Executor};
+pub use executor::Executor;
 pub use stream::{RawStream, Stream, keep_alive};
