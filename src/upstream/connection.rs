@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
@@ -29,7 +28,7 @@ use super::load::Load;
 use super::target::Target;
 use super::transport_error::root;
 use super::{PoolSettings, dial};
-use crate::net::{Coalesced, Executor, FirstWords, Flushed, Stream};
+use crate::net::{Coalesced, Executor, FirstWords, Flushed, Piece, Stream};
 
 /// Streams that nobody reads, from which on a shared connection is stuck.
 const STUCK: i32 = 16;
@@ -39,7 +38,7 @@ const STUCK: i32 = 16;
 pub(super) struct Connection {
     pub(super) target: Arc<Target>,
     pub(super) load: Arc<Load>,
-    send: Mutex<SendRequest<Bytes>>,
+    send: Mutex<SendRequest<Piece>>,
 }
 
 impl Connection {
@@ -72,7 +71,7 @@ impl Connection {
     ) -> Result<Self, String> {
         let stream = Coalesced::new(stream);
         let (send, connection) = builder(settings)
-            .handshake::<_, Bytes>(TokioIo::new(stream.clone()))
+            .handshake::<_, Piece>(TokioIo::new(stream.clone()))
             .await
             .map_err(|error| root(&error))?;
         let driven = Arc::clone(&load);
@@ -139,7 +138,7 @@ impl Connection {
         &self,
         head: Request<()>,
         end: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    ) -> Result<(ResponseFuture, SendStream<Piece>), h2::Error> {
         let mut send = self.send.lock();
         match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ready) => ready?,

@@ -13,12 +13,13 @@ use tower::BoxError;
 
 use super::load::Hold;
 use super::upload::Upload;
+use crate::net::Piece;
 
 /// A body being sent.
 #[derive(Debug)]
 pub(super) struct Pump {
     upload: Upload,
-    stream: SendStream<Bytes>,
+    stream: SendStream<Piece>,
     /// A piece that waits for window.
     waiting: Option<Bytes>,
     /// Whether anything was sent yet.
@@ -30,7 +31,7 @@ pub(super) struct Pump {
 
 impl Pump {
     /// For a stream whose head was sent; `done` if that was all.
-    pub(super) fn new(upload: Upload, stream: SendStream<Bytes>, done: bool, hold: Hold) -> Self {
+    pub(super) fn new(upload: Upload, stream: SendStream<Piece>, done: bool, hold: Hold) -> Self {
         Self {
             upload,
             stream,
@@ -79,7 +80,7 @@ impl Pump {
                 None => {
                     self.done = true;
                     // Too late if the upstream has reset the stream.
-                    drop(self.stream.send_data(Bytes::new(), true));
+                    drop(self.stream.send_data(Piece::default(), true));
                 }
             }
         }
@@ -116,7 +117,7 @@ impl Pump {
 
     fn send(&mut self, piece: Bytes) {
         let last = self.upload.is_end();
-        let sent = self.stream.send_data(piece, last);
+        let sent = self.stream.send_data(piece.into(), last);
         // It fails if the upstream has reset the stream.
         self.done = last || sent.is_err();
     }
