@@ -12,6 +12,7 @@ use tower::BoxError;
 
 use super::status;
 use super::tally::Call;
+use crate::net::Piece;
 use crate::upstream::{ResponseBody, TransportError};
 
 /// An answer's body: polled straight, never boxed on the forward path.
@@ -58,7 +59,7 @@ impl Body {
 /// What the client is told when the upstream breaks off: its own reset, or
 /// else trailers that say why. A bare reset reads as INTERNAL or UNKNOWN at
 /// clients, and they would not try again.
-fn broken_off(error: &TransportError, call: &mut Call) -> Result<Frame<Bytes>, BoxError> {
+fn broken_off(error: &TransportError, call: &mut Call) -> Result<Frame<Piece>, BoxError> {
     if let TransportError::Reset { reason, .. } = error {
         call.end(tonic::Code::Unknown);
         // hyper resets the client's stream with the reason it finds in this.
@@ -80,14 +81,18 @@ fn outcome<E>(frame: Option<&Result<Frame<Bytes>, E>>, call: &mut Call) {
     }
 }
 
+fn pieces(frame: Result<Frame<Bytes>, tonic::Status>) -> Result<Frame<Piece>, BoxError> {
+    Ok(frame?.map_data(Piece::from))
+}
+
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         match self.project() {
             Kind::Passthrough { body, call, ended } => {
                 if *ended {
@@ -96,7 +101,7 @@ impl http_body::Body for Body {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 outcome(frame.as_ref(), call);
                 Poll::Ready(match frame {
-                    Some(Ok(frame)) => Some(Ok(frame)),
+                    Some(Ok(frame)) => Some(Ok(frame.map_data(Piece::from))),
                     Some(Err(error)) => {
                         *ended = true;
                         Some(broken_off(&error, call))
@@ -107,9 +112,9 @@ impl http_body::Body for Body {
             Kind::Observed { body, call } => {
                 let frame = ready!(body.poll_frame(cx));
                 outcome(frame.as_ref(), call);
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame.map(pieces))
             }
-            Kind::Native(body) => body.poll_frame(cx).map_err(Into::into),
+            Kind::Native(body) => body.poll_frame(cx).map(|frame| frame.map(pieces)),
             Kind::Empty => Poll::Ready(None),
         }
     }

@@ -11,7 +11,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tower::Service;
 
 use super::{Forward, Session};
@@ -48,11 +50,13 @@ impl Service<Request<axum::body::Body>> for Fallback {
         Box::pin(async move {
             let request = request.map(tonic::body::Body::new);
             Ok(match session.call_boxed(request).await {
-                Ok(response) => response.map(axum::body::Body::new),
+                Ok(response) => response.map(|body| {
+                    axum::body::Body::new(body.map_frame(|frame| frame.map_data(Bytes::from)))
+                }),
                 // The router cannot pass a reset on before there is an answer;
                 // as the first thing in a body it can.
                 Err(reset) => {
-                    let reset = futures_util::stream::iter([Err::<bytes::Bytes, _>(reset)]);
+                    let reset = futures_util::stream::iter([Err::<Bytes, _>(reset)]);
                     Response::new(axum::body::Body::from_stream(reset))
                 }
             })

@@ -138,7 +138,7 @@ impl Session {
     /// Forwards one call. The answer is an error when the upstream reset the
     /// stream: the same reset is due downstream.
     pub fn call(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send + use<> {
-        self.send(request.map(RequestBody::from))
+        self.send(request.map(RequestBody::Passthrough))
     }
 
     /// Forwards a call that went through the router first.

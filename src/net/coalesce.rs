@@ -13,7 +13,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -21,9 +21,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffers::{self, SIZE};
-
-/// How many slices of one vectored write are passed on with ours.
-const SLICES: usize = 8;
+use super::outbox::Outbox;
 
 /// A stream with collected writes and buffered reads; clones share it.
 #[derive(Debug)]
@@ -36,10 +34,8 @@ struct Inner<S> {
     stream: S,
     /// Bytes read and not yet taken, if any: `read.0[read.1..read.2]`.
     read: Option<(Box<[u8]>, usize, usize)>,
-    /// Bytes accepted and not yet sent; no capacity while empty.
-    write: Vec<u8>,
-    /// How much of `write` was already sent.
-    sent: usize,
+    /// Bytes accepted and not yet sent.
+    write: Outbox,
     /// Whether the stream itself (TLS) may hold bytes to be flushed.
     unflushed: bool,
     /// What a flush outside of a write met; the next write reports it.
@@ -90,8 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
                 listener: None,
                 stream,
                 read,
-                write: Vec::new(),
-                sent: 0,
+                write: Outbox::default(),
                 unflushed: false,
                 error: None,
             })),
@@ -106,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
             // The connection learns of it at its next write; it may be waiting
             // for something else, so make sure that there is a next poll.
             inner.error = Some(error);
-            inner.give_up_write_buffer();
+            inner.write.clear();
             cx.waker().wake_by_ref();
         }
     }
@@ -125,17 +120,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
 }
 
 impl<S> Inner<S> {
-    fn give_up_write_buffer(&mut self) {
-        self.sent = 0;
-        if self.write.capacity() > 0 {
-            buffers::return_write(std::mem::take(&mut self.write));
-        }
-    }
-
-    fn collected(&self) -> usize {
-        self.write.len() - self.sent
-    }
-
     /// Notes the first bytes of the peer.
     fn hear(&mut self, bytes: &[u8]) {
         if self.first.is_some() {
@@ -158,17 +142,10 @@ impl<S> Inner<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     /// Sends everything that was collected.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.collected() > 0 {
-            let rest = &self.write[self.sent..];
-            match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(sent)) => self.sent += sent,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
+        if !self.write.is_empty() {
             self.unflushed = true;
+            ready!(self.write.poll_send(&mut self.stream, cx))?;
         }
-        self.give_up_write_buffer();
         if self.unflushed {
             if Pin::new(&mut self.stream).poll_flush(cx)?.is_pending() {
                 return Poll::Pending;
@@ -178,8 +155,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Accepts `bufs`: collected while they fit, else sent together with what
-    /// was collected before. Returns how much of `bufs` was accepted.
+    /// Collects as much of `bufs` as there is room for; sends what was
+    /// collected before when there is none.
     fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
@@ -188,47 +165,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Err(error));
         }
-        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         loop {
-            if self.collected() + total <= SIZE {
-                self.collect(bufs);
-                return Poll::Ready(Ok(total));
+            let accepted = self.write.accept(bufs);
+            if accepted > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+                return Poll::Ready(Ok(accepted));
             }
-            let before = self.collected();
-            let mut slices = [IoSlice::new(&[]); SLICES + 1];
-            slices[0] = IoSlice::new(&self.write[self.sent..]);
-            let passed = bufs.len().min(SLICES);
-            slices[1..=passed].copy_from_slice(&bufs[..passed]);
-            let first = usize::from(before == 0);
-            let sent =
-                match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[first..=passed]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(sent)) => sent,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    // Nothing of `bufs` was accepted, and the socket will wake us.
-                    Poll::Pending => return Poll::Pending,
-                };
             self.unflushed = true;
-            if sent < before {
-                self.sent += sent;
-                continue;
-            }
-            self.give_up_write_buffer();
-            if sent > before {
-                return Poll::Ready(Ok(sent - before));
-            }
-        }
-    }
-
-    fn collect(&mut self, bufs: &[IoSlice<'_>]) {
-        if self.write.capacity() == 0 {
-            self.write = buffers::lend_write();
-        } else if self.sent > 0 {
-            self.write.drain(..self.sent);
-            self.sent = 0;
-        }
-        for buf in bufs {
-            self.write.extend_from_slice(buf);
+            ready!(self.write.poll_send(&mut self.stream, cx))?;
         }
     }
 
@@ -276,7 +219,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
 
 impl<S> Drop for Inner<S> {
     fn drop(&mut self) {
-        self.give_up_write_buffer();
         if let Some((buffer, _, _)) = self.read.take() {
             buffers::return_read(buffer);
         }

@@ -53,7 +53,7 @@ async fn small_writes_are_sent_together_at_the_flush_and_not_before() {
     flush(&io).await;
     assert_eq!(far.read(&mut got).await.unwrap(), 13);
     assert_eq!(&got[..13], b"one two three");
-    assert_eq!(io.inner.lock().write.capacity(), 0, "idle: no buffer");
+    assert!(io.inner.lock().write.holds_nothing(), "idle: no buffer");
 }
 
 #[tokio::test]

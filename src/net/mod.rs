@@ -5,13 +5,18 @@
 //! Called by: `server` for listeners, `upstream` for dialling.
 
 mod addr;
+mod buffered;
 mod buffers;
 mod coalesce;
 mod executor;
+mod outbox;
+mod piece;
 mod stream;
 pub mod tls;
 
+pub use buffered::Buffered;
 pub use addr::{AddrError, ListenAddr, host_port, remove_stale_socket, socket_path};
 pub use coalesce::{Coalesced, FirstWords, Flushed};
-pub use executor::{ClientExecutor, Executor};
+pub use executor::Executor;
+pub use piece::Piece;
 pub use stream::{RawStream, Stream, keep_alive};

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::Buffered;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum RawStream {
@@ -28,7 +30,7 @@ pub enum Stream {
     /// As it is.
     Plain(RawStream),
     /// Under TLS.
-    Tls(Box<TlsStream<RawStream>>),
+    Tls(Box<TlsStream<Buffered<RawStream>>>),
 }
 
 /// Makes the kernel find out within about `idle` + 30 s that the peer is gone.

@@ -21,7 +21,7 @@ use super::dispatch::{Desk, Dispatch};
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
 use crate::drain::Drain;
 use crate::net::tls::ServerTls;
-use crate::net::{Coalesced, Executor, Flushed, RawStream, Stream};
+use crate::net::{Buffered, Coalesced, Executor, Flushed, RawStream, Stream};
 
 /// What one downstream connection may do.
 #[derive(Debug, Clone)]
@@ -131,7 +131,7 @@ async fn greet(
         None => Stream::Plain(stream),
         Some(tls) => {
             let acceptor = TlsAcceptor::from(tls.current());
-            let stream = acceptor.accept(stream).await.map_err(|error| {
+            let stream = acceptor.accept(Buffered::new(stream)).await.map_err(|error| {
                 tracing::debug!(client.address = ?address, %error, "TLS handshake failed");
                 "tls"
             })?;

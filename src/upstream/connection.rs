@@ -1,28 +1,34 @@
 //! One HTTP/2 connection to an upstream.
 //!
+//! # Why h2 itself, and not hyper's client over it
+//! hyper's client hands a call through a queue to one task and its answer
+//! through another, and owns the body from then on. Here the task that serves
+//! the client's call sends the body and waits for the answer itself: that is
+//! two tasks and four channels less per call, a body that can be had back
+//! when the upstream refused the call, and a call that ends at once when its
+//! client goes away.
+//!
 //! Not for: which call goes over which connection (`pool`).
 //! Called by: `pool`.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::TokioTimer;
+use h2::SendStream;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::Request;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::load::Load;
-use super::replay::RequestBody;
 use super::target::Target;
 use super::transport_error::root;
 use super::{PoolSettings, dial};
-use crate::net::{ClientExecutor, Coalesced, Executor, FirstWords, Stream};
+use crate::net::{Coalesced, Executor, FirstWords, Flushed, Piece, Stream};
 
 /// Streams that nobody reads, from which on a shared connection is stuck.
 const STUCK: i32 = 16;
@@ -32,7 +38,7 @@ const STUCK: i32 = 16;
 pub(super) struct Connection {
     pub(super) target: Arc<Target>,
     pub(super) load: Arc<Load>,
-    send: Mutex<SendRequest<RequestBody>>,
+    send: Mutex<SendRequest<Piece>>,
 }
 
 impl Connection {
@@ -64,9 +70,8 @@ impl Connection {
         ended: impl FnOnce(Arc<Load>, Option<String>) + Send + 'static,
     ) -> Result<Self, String> {
         let stream = Coalesced::new(stream);
-        let executor = ClientExecutor::new(stream.clone());
-        let (send, mut connection) = builder(executor, settings)
-            .handshake::<_, RequestBody>(stream.clone())
+        let (send, connection) = builder(settings)
+            .handshake::<_, Piece>(TokioIo::new(stream.clone()))
             .await
             .map_err(|error| root(&error))?;
         let driven = Arc::clone(&load);
@@ -74,9 +79,14 @@ impl Connection {
         let mut told = Some(told);
         Executor::spawn(async move {
             let mut opened = false;
+            let mut connection = pin!(Flushed::new(connection, stream.clone()));
             let result = poll_fn(|cx| {
-                let result = Pin::new(&mut connection).poll(cx);
-                driven.set_limit(connection.current_max_send_streams());
+                let result = connection.as_mut().poll(cx);
+                let limit = connection
+                    .as_mut()
+                    .connection()
+                    .max_concurrent_send_streams();
+                driven.set_limit(limit);
                 if !opened && let Poll::Ready(words) = stream.poll_first(cx) {
                     opened = words == FirstWords::Http2;
                     if let Some(told) = told.take() {
@@ -88,12 +98,12 @@ impl Connection {
             })
             .await;
             driven.retire();
-            // Hands back the calls that were not sent yet, which then look for
-            // another connection before the pool does.
-            drop(connection);
             // What never opened is reported by whoever opened it.
             if opened {
-                ended(driven, result.err().map(|error| root(&error)));
+                let lost = result
+                    .err()
+                    .filter(|e| e.reason() != Some(h2::Reason::NO_ERROR));
+                ended(driven, lost.map(|error| root(&error)));
             }
         });
         match first.await {
@@ -114,7 +124,7 @@ impl Connection {
 
     /// Whether a new call may be sent here.
     pub(super) fn usable(&self) -> bool {
-        !self.load.retired.load(Relaxed) && !self.send.lock().is_closed()
+        !self.load.retired.load(Relaxed)
     }
 
     /// Whether clients that share it would wait for one that does not read.
@@ -122,24 +132,29 @@ impl Connection {
         self.load.owners.load(Relaxed) > 1 && self.load.stalls.stalled() >= STUCK
     }
 
-    /// Sends a call; it is queued at once, whether the future is polled or not.
+    /// Sends the head of a call. It fails when the upstream takes no more
+    /// calls, and then nothing was sent.
     pub(super) fn send(
         &self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
-    {
-        self.send.lock().try_send_request(request)
+        head: Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Piece>), h2::Error> {
+        let mut send = self.send.lock();
+        match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(ready) => ready?,
+            // The stream before has to wait until one ends, which the load
+            // bounds; h2 lets each handle wait for one.
+            Poll::Pending => *send = send.clone(),
+        }
+        send.send_request(head, end)
     }
 }
 
-fn builder(
-    executor: ClientExecutor<Stream>,
-    settings: &PoolSettings,
-) -> Builder<ClientExecutor<Stream>> {
-    let mut builder = Builder::new(executor);
+fn builder(settings: &PoolSettings) -> Builder {
+    let mut builder = Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(settings.stream_window)
+        .enable_push(false)
+        .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(256 * 1024)
         .max_header_list_size(64 * 1024)
@@ -148,7 +163,7 @@ fn builder(
         // A client's burst of cancelled calls: late frames of a stream that was
         // forgotten would count as errors, and many of these end the connection.
         .max_concurrent_reset_streams(1000)
-        .max_local_error_reset_streams(10_000)
-        .keep_alive_interval(settings.ping_interval);
+        .max_local_error_reset_streams(Some(10_000))
+        .max_send_buffer_size(1024 * 1024);
     builder
 }

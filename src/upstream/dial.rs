@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::target::{Address, Target};
 use super::{Endpoint, PoolSettings};
-use crate::net::{RawStream, Stream, keep_alive};
+use crate::net::{Buffered, RawStream, Stream, keep_alive};
 
 /// All addresses of an endpoint, by the system's resolver (which knows hosts
 /// files and search lists).
@@ -60,7 +60,7 @@ pub(super) async fn dial(target: &Target, settings: &PoolSettings) -> Result<Str
         .as_ref()
         .ok_or("a grpcs:// upstream without TLS settings")?;
     let stream = TlsConnector::from(tls.current())
-        .connect(name.clone(), raw)
+        .connect(name.clone(), Buffered::new(raw))
         .await
         .map_err(|error| format!("TLS: {error}"))?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {

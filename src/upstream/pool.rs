@@ -18,15 +18,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
 use super::open::Opener;
-use super::replay::RequestBody;
 use super::sent::{Failed, Sent};
-use super::{BoardStatus, PoolSettings, ResponseBody, TransportError};
+use super::upload::Upload;
+use super::{BoardStatus, PoolSettings, RequestBody, ResponseBody, TransportError};
 
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
@@ -120,28 +118,38 @@ impl Pool {
         affinity: &Affinity,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, TransportError>> + Send + use<> {
+        let request = request.map(Upload::from);
         let ready = affinity.0.usable().and_then(|connection| {
             let ticket = connection.load.try_admit()?;
             Some((connection, ticket))
         });
         let (pool, affinity) = (self.clone(), affinity.clone());
-        match ready {
-            Some((connection, ticket)) => Calling::Sent {
-                sent: Sent::new(connection, ticket, request),
-                pool,
-                affinity,
+        let slow = match ready {
+            Some((connection, ticket)) => match Sent::new(connection, ticket, request) {
+                Ok(sent) => {
+                    return Calling::Sent {
+                        sent,
+                        pool,
+                        affinity,
+                    };
+                }
+                Err(failed) => pool.again(affinity, failed),
             },
-            None => Calling::Slow(Box::pin(
-                async move { pool.send(&affinity, request, 1).await },
-            )),
-        }
+            None => Box::pin(async move { pool.send(&affinity, request, 1).await }) as Slow,
+        };
+        Calling::Slow(slow)
+    }
+
+    /// What becomes of a call that failed the first time.
+    fn again(self, affinity: Affinity, failed: Box<Failed>) -> Slow {
+        Box::pin(async move { self.send_again(&affinity, failed, 1).await })
     }
 
     /// Sends a call as soon as a connection can take it.
     async fn send(
         &self,
         affinity: &Affinity,
-        request: Request<RequestBody>,
+        request: Request<Upload>,
         attempt: usize,
     ) -> Answered {
         loop {
@@ -151,19 +159,37 @@ impl Pool {
                 // It ended meanwhile.
                 continue;
             };
-            let mut sent = Box::pin(Sent::new(connection, ticket, request));
-            let error = match sent.as_mut().await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
+            let failed = match Sent::new(connection, ticket, request) {
+                Ok(sent) => match Box::pin(sent).await {
+                    Ok(response) => return Ok(response),
+                    Err(failed) => failed,
+                },
+                Err(failed) => failed,
             };
-            return Box::pin(self.send_again(affinity, error, attempt)).await;
+            return Box::pin(self.send_again(affinity, failed, attempt)).await;
         }
     }
 
     /// Sends a failed call again, if that is safe and still possible.
-    async fn send_again(&self, affinity: &Affinity, failed: Failed, attempt: usize) -> Answered {
-        let connection = Arc::clone(&failed.connection);
-        let (error, request) = failed.recover().await;
+    async fn send_again(
+        &self,
+        affinity: &Affinity,
+        failed: Box<Failed>,
+        attempt: usize,
+    ) -> Answered {
+        let Failed {
+            connection,
+            error,
+            request,
+            sent,
+        } = *failed;
+        if !sent {
+            // The upstream closes it; calls that run on it are let finish.
+            connection.load.retire();
+            drop(connection);
+            let request = request.ok_or(error)?;
+            return self.send(affinity, request, attempt).await;
+        }
         let Some(request) = request.filter(|_| attempt < ATTEMPTS) else {
             return Err(error);
         };
@@ -206,46 +232,40 @@ impl Pool {
     }
 }
 
+/// A call that has to wait for something, or is sent again.
+type Slow = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
 /// A call in progress.
 #[allow(
     clippy::large_enum_variant,
     reason = "the large one is the common one, and boxing it is what this avoids"
 )]
-#[pin_project::pin_project(project = CallingProj, project_replace = CallingOwned)]
-enum Calling<F> {
+enum Calling {
     /// The common path: it was sent at once.
     Sent {
-        #[pin]
-        sent: Sent<F>,
+        sent: Sent,
         pool: Pool,
         affinity: Affinity,
     },
-    /// It has to wait for something, or is sent again.
-    Slow(Pin<Box<dyn Future<Output = Answered> + Send>>),
+    Slow(Slow),
 }
 
-impl<F> Future for Calling<F>
-where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
-{
+impl Future for Calling {
     type Output = Answered;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
-        let again = match self.as_mut().project() {
-            CallingProj::Slow(slow) => return slow.as_mut().poll(cx),
-            CallingProj::Sent {
+        let again = match &mut *self {
+            Self::Slow(slow) => return slow.as_mut().poll(cx),
+            Self::Sent {
                 sent,
                 pool,
                 affinity,
-            } => match ready!(sent.poll(cx)) {
+            } => match ready!(Pin::new(sent).poll(cx)) {
                 Ok(response) => return Poll::Ready(Ok(response)),
-                Err(failed) => {
-                    let (pool, affinity) = (pool.clone(), affinity.clone());
-                    Box::pin(async move { pool.send_again(&affinity, failed, 1).await })
-                }
+                Err(failed) => pool.clone().again(affinity.clone(), failed),
             },
         };
-        self.as_mut().project_replace(Self::Slow(again));
+        *self = Self::Slow(again);
         self.poll(cx)
     }
 }

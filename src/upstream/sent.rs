@@ -3,34 +3,26 @@
 //! Not for: whether it is sent again (`pool`).
 //! Called by: `pool`.
 
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use tokio::sync::oneshot;
+use h2::client::ResponseFuture;
+use http::{Request, Response};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
-use super::load::Ticket;
-use super::replay::{Replay, RequestBody};
-use super::transport_error::{h2_error, unprocessed};
+use super::load::{Hold, Ticket};
+use super::pump::Pump;
+use super::transport_error::unprocessed;
+use super::upload::Upload;
 use super::{ResponseBody, TransportError};
-
-/// How long hyper may take to drop the body of a call that was refused.
-const BODY_COMES_BACK: Duration = Duration::from_secs(1);
-
-/// What hyper fails with; it may hold the request.
-type SendError = TrySendError<Request<RequestBody>>;
+use crate::net::Executor;
 
 /// A call on its way.
-#[pin_project::pin_project]
-pub(super) struct Sent<F> {
-    #[pin]
-    answer: F,
+pub(super) struct Sent {
+    response: ResponseFuture,
     call: Option<Call>,
 }
 
@@ -38,117 +30,115 @@ pub(super) struct Sent<F> {
 struct Call {
     connection: Arc<Connection>,
     ticket: Ticket,
-    /// To send it again; none for bodies that cannot be had back.
-    copy: Option<(Copied, oneshot::Receiver<Replay>)>,
+    /// To send it again.
+    head: Request<()>,
+    pump: Pump,
 }
 
 /// A call that failed.
 pub(super) struct Failed {
     pub(super) connection: Arc<Connection>,
-    ticket: Ticket,
-    copy: Option<(Copied, oneshot::Receiver<Replay>)>,
-    error: SendError,
+    pub(super) error: TransportError,
+    /// The call itself if it may be sent again: if the upstream provably did
+    /// not look at it, and all of it is still there.
+    pub(super) request: Option<Request<Upload>>,
+    /// Whether it was sent at all.
+    pub(super) sent: bool,
 }
 
-/// The head of a call.
-struct Copied {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
-impl Sent<()> {
+impl Sent {
     /// Sends the call, now.
     pub(super) fn new(
         connection: Arc<Connection>,
         ticket: Ticket,
-        mut request: Request<RequestBody>,
-    ) -> Sent<impl Future<Output = Result<Response<Incoming>, SendError>> + use<>> {
-        let back = request.body_mut().arm(&connection.load);
-        let copy = back.map(|back| (Copied::of(&request), back));
-        *request.uri_mut() = connection.target.direct(request.uri());
-        Sent {
-            answer: connection.send(request),
-            call: Some(Call {
+        request: Request<Upload>,
+    ) -> Result<Self, Box<Failed>> {
+        let (mut head, upload) = request.into_parts();
+        head.uri = connection.target.direct(&head.uri);
+        let head = Request::from_parts(head, ());
+        let end = upload.is_end();
+        match connection.send(head.clone(), end) {
+            Ok((response, stream)) => {
+                let hold = Hold::new(Arc::clone(&connection.load));
+                let pump = Pump::new(upload, stream, end, hold);
+                let call = Some(Call {
+                    connection,
+                    ticket,
+                    head,
+                    pump,
+                });
+                Ok(Self { response, call })
+            }
+            Err(error) => Err(Box::new(Failed {
+                error: TransportError::of(&error, &connection.load.address),
                 connection,
-                ticket,
-                copy,
-            }),
+                request: upload.rewind().map(|upload| head.map(|()| upload)),
+                sent: false,
+            })),
         }
     }
 }
 
-impl<F> Future for Sent<F>
-where
-    F: Future<Output = Result<Response<Incoming>, SendError>>,
-{
-    type Output = Result<Response<ResponseBody>, Failed>;
+impl Future for Sent {
+    type Output = Result<Response<ResponseBody>, Box<Failed>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
-        let Some(call) = this.call.take() else {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(call) = &mut this.call else {
             // Polled after it was done, which no caller does.
             return Poll::Pending;
         };
+        let answer = match call.pump.poll(cx) {
+            // The answer would only say that we have reset the stream.
+            Poll::Ready(Err(error)) => Err((TransportError::lost(&*error, call.address()), false)),
+            Poll::Ready(Ok(())) | Poll::Pending => ready!(Pin::new(&mut this.response).poll(cx))
+                .map_err(|error| {
+                    let unprocessed = unprocessed(&error);
+                    (TransportError::of(&error, call.address()), unprocessed)
+                }),
+        };
+        let Some(call) = this.call.take() else {
+            return Poll::Pending;
+        };
         Poll::Ready(match answer {
-            Ok(response) => Ok(response.map(|body| ResponseBody::new(body, call.ticket))),
-            Err(error) => Err(Failed {
-                connection: call.connection,
-                ticket: call.ticket,
-                copy: call.copy,
-                error,
-            }),
+            Ok(response) => {
+                let rest = rest(call.pump);
+                Ok(response.map(|body| ResponseBody::new(body, call.ticket, rest)))
+            }
+            Err((error, unprocessed)) => Err(Box::new(call.fail(error, unprocessed))),
         })
     }
 }
 
-impl Failed {
-    /// What the call failed with, and the call itself if it may be sent again:
-    /// if the upstream provably did not look at it, and all of it is still
-    /// there.
-    pub(super) async fn recover(self) -> (TransportError, Option<Request<RequestBody>>) {
-        let Self {
-            ticket,
-            copy,
-            mut error,
-            ..
-        } = self;
-        let address = Arc::clone(&ticket.load.address);
-        drop(ticket);
-        // hyper hands back what it never began to send.
-        if let Some(request) = error.take_message() {
-            return (TransportError::of(error.error(), &address), Some(request));
+impl Call {
+    fn address(&self) -> &Arc<str> {
+        &self.ticket.load.address
+    }
+
+    fn fail(self, error: TransportError, unprocessed: bool) -> Failed {
+        let upload = unprocessed.then(|| self.pump.into_upload().rewind());
+        let head = self.head;
+        Failed {
+            connection: self.connection,
+            error,
+            request: upload.flatten().map(|upload| head.map(|()| upload)),
+            sent: true,
         }
-        let error = error.into_error();
-        let mut request = None;
-        if h2_error(&error).is_some_and(unprocessed)
-            && let Some((copy, back)) = copy
-            && let Ok(Ok(replay)) = tokio::time::timeout(BODY_COMES_BACK, back).await
-        {
-            request = Some(Request::from_parts(copy.into_head(), replay.into()));
-        }
-        (TransportError::of(&error, &address), request)
     }
 }
 
-impl Copied {
-    fn of(request: &Request<RequestBody>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-        }
+/// Sends what is left of the body of a call that is answered already, until the
+/// answer ends or is not wanted any more.
+///
+/// By a task of its own: whoever reads the answer may be slow, and must not
+/// keep the upstream from reading the request.
+fn rest(mut pump: Pump) -> Option<AbortOnDropHandle<()>> {
+    if pump.done() {
+        return None;
     }
-
-    fn into_head(self) -> Parts {
-        let mut head = Request::new(()).into_parts().0;
-        head.method = self.method;
-        head.uri = self.uri;
-        head.version = self.version;
-        head.headers = self.headers;
-        head
-    }
+    pump.let_go();
+    Some(Executor::spawn_owned(async move {
+        // What goes wrong shows in the answer.
+        drop(poll_fn(|cx| pump.poll(cx)).await);
+    }))
 }

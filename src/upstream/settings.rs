@@ -38,10 +38,9 @@ pub struct PoolSettings {
     /// Window of one connection. Below 8 MiB, streams of tiny messages make h2
     /// itself close the connection (`too_many_data_frames`).
     pub connection_window: u32,
-    /// Idle time after which the kernel probes the connection.
+    /// Idle time after which the kernel probes the connection; see
+    /// `net::keep_alive` for why there are no HTTP/2 pings.
     pub keep_alive: Duration,
-    /// HTTP/2 pings while calls are open; see `net::keep_alive` for why off.
-    pub ping_interval: Option<Duration>,
     /// Calls that may wait for a free stream of one connection.
     pub max_waiting: usize,
     /// Where all pools of this upstream report how it is.
@@ -64,7 +63,6 @@ impl PoolSettings {
             stream_window: 256 * 1024,
             connection_window: 8 * 1024 * 1024,
             keep_alive: Duration::from_secs(30),
-            ping_interval: None,
             max_waiting: 10_000,
             board: Board::default(),
         }

@@ -54,22 +54,28 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// What an error of hyper means, for a call that is on its way.
-    pub(super) fn of(error: &hyper::Error, address: &Arc<str>) -> Self {
-        let address = Arc::clone(address);
-        match h2_error(error) {
-            Some(h2) if unprocessed(h2) => Self::Refused {
-                address,
-                reason: h2.to_string().into(),
-            },
-            Some(h2) if h2.is_reset() && h2.is_remote() => Self::Reset {
-                address,
-                reason: h2.reason().unwrap_or(h2::Reason::INTERNAL_ERROR),
-            },
-            _ => Self::Lost {
-                address,
-                reason: root(error).into(),
-            },
+    /// What an error of HTTP/2 means, for a call that is on its way.
+    pub(super) fn of(error: &h2::Error, address: &Arc<str>) -> Self {
+        if unprocessed(error) {
+            Self::Refused {
+                address: Arc::clone(address),
+                reason: error.to_string().into(),
+            }
+        } else if error.is_reset() && error.is_remote() {
+            Self::Reset {
+                address: Arc::clone(address),
+                reason: error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR),
+            }
+        } else {
+            Self::lost(error, address)
+        }
+    }
+
+    /// A call that ended without an answer.
+    pub(super) fn lost(error: &(dyn Error + 'static), address: &Arc<str>) -> Self {
+        Self::Lost {
+            address: Arc::clone(address),
+            reason: root(error).into(),
         }
     }
 }
@@ -83,19 +89,7 @@ pub(super) fn unprocessed(error: &h2::Error) -> bool {
     error.is_remote() && (refused || error.is_go_away())
 }
 
-/// The HTTP/2 error inside an error of hyper.
-pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(h2) = error.downcast_ref() {
-            return Some(h2);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// The innermost reason: what hyper wraps around it ("http2 error") says less.
+/// The innermost reason: what is wrapped around it says less.
 pub(super) fn root(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
