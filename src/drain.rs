@@ -24,6 +24,16 @@ impl Drain {
         Self::default()
     }
 
+    /// The same for the tasks of one thread. To ask whether draining has begun
+    /// is to take a lock, which is this thread's own then.
+    #[must_use]
+    pub fn for_thread(&self) -> Self {
+        Self {
+            started: self.started.child_token(),
+            tasks: self.tasks.clone(),
+        }
+    }
+
     /// Starts a tracked task on the current runtime.
     #[allow(
         clippy::disallowed_methods,

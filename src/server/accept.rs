@@ -128,7 +128,7 @@ impl Bound {
                         dispatch: make_dispatch(context),
                         settings: settings.connection.clone(),
                         tls: settings.tls.clone(),
-                        drain: drain.clone(),
+                        drain: drain.for_thread(),
                     });
                     if let Some((socket, senders)) = listener {
                         let accept = accept(socket, senders, settings);
