@@ -41,12 +41,12 @@ impl Target {
         settings: &PoolSettings,
     ) -> Result<Self, String> {
         let authority = match &settings.authority {
-            Some(authority) => authority.clone(),
-            None => endpoint
-                .authority()
-                .parse()
-                .map_err(|_| "no valid authority")?,
+            Some(authority) => authority.to_string(),
+            None => endpoint.authority(),
         };
+        // A copy of its own: the calls of all threads would count references
+        // to the same memory otherwise.
+        let authority = authority.parse().map_err(|_| "no valid authority")?;
         let tls_name = match (endpoint, &settings.server_name) {
             (Endpoint::Tcp { tls: true, .. }, Some(name)) => Some(name.clone()),
             (
