@@ -186,3 +186,125 @@ impl Drop for Outbox {
         self.give_up_buffer();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Piece;
+    use proptest::prelude::*;
+    use std::task::Waker;
+
+    /// A socket that takes what it is told to, and then would block.
+    #[derive(Default)]
+    struct Socket {
+        got: Vec<u8>,
+        takes: VecDeque<usize>,
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let Some(most) = self.takes.pop_front() else {
+                return Poll::Pending;
+            };
+            let before = self.got.len();
+            for buf in bufs {
+                let room = most - (self.got.len() - before);
+                self.got.extend_from_slice(&buf[..buf.len().min(room)]);
+            }
+            Poll::Ready(Ok(self.got.len() - before))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn send(outbox: &mut Outbox, socket: &mut Socket) {
+        let sent = outbox.poll_send(socket, &mut Context::from_waker(Waker::noop()));
+        assert!(!matches!(sent, Poll::Ready(Err(_))));
+    }
+
+    proptest! {
+        /// Whatever is written comes out in order, however it is cut and
+        /// whether it is copied or shared.
+        #[test]
+        fn everything_comes_out_in_order(
+            writes in prop::collection::vec((1..9000usize, 0..20usize), 1..60),
+            takes in prop::collection::vec(1..50_000usize, 1..40),
+        ) {
+            let (mut outbox, mut socket) = (Outbox::default(), Socket::default());
+            socket.takes = takes.into();
+            let mut wanted = Vec::new();
+            for (index, (size, head)) in writes.into_iter().enumerate() {
+                let body: Vec<u8> = (0..size).map(|at| (at + index) as u8).collect();
+                let head = vec![index as u8; head];
+                wanted.extend_from_slice(&head);
+                wanted.extend_from_slice(&body);
+                let (mut head, mut piece) = (Bytes::from(head), Piece::from(Bytes::from(body)));
+                while head.has_remaining() || piece.has_remaining() {
+                    let slices = [IoSlice::new(&head), IoSlice::new(piece.chunk())];
+                    let accepted = outbox.accept(&slices);
+                    prop_assert!(outbox.length <= LIMIT);
+                    if accepted == 0 {
+                        socket.takes.push_back(30_000);
+                        send(&mut outbox, &mut socket);
+                    }
+                    let of_head = accepted.min(head.len());
+                    head.advance(of_head);
+                    piece.advance(accepted - of_head);
+                }
+                send(&mut outbox, &mut socket);
+            }
+            socket.takes = vec![LIMIT; 20].into();
+            send(&mut outbox, &mut socket);
+            prop_assert!(socket.got == wanted);
+            prop_assert!(outbox.holds_nothing());
+        }
+    }
+
+    #[test]
+    fn long_pieces_are_shared_and_short_ones_copied() {
+        let (long, short) = (Bytes::from(vec![1; SHARED]), Bytes::from(vec![2; 100]));
+        let mut outbox = Outbox::default();
+        for bytes in [&short, &long] {
+            let piece = Piece::from(bytes.clone());
+            assert_eq!(outbox.accept(&[IoSlice::new(piece.chunk())]), bytes.len());
+        }
+        assert_eq!(outbox.copied, short);
+        let [Part::Copied(100), Part::Shared(shared)] = outbox.parts.make_contiguous() else {
+            panic!("{:?}", outbox.parts);
+        };
+        assert_eq!(shared.as_ptr(), long.as_ptr());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut outbox = Outbox::default();
+        let bytes = Bytes::from(vec![1; 16 * 1024]);
+        let mut accepted = 0;
+        loop {
+            let piece = Piece::from(bytes.clone());
+            match outbox.accept(&[IoSlice::new(piece.chunk())]) {
+                0 => break,
+                more => accepted += more,
+            }
+        }
+        assert_eq!(accepted, LIMIT);
+    }
+}
