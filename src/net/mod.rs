@@ -8,10 +8,13 @@ mod addr;
 mod buffers;
 mod coalesce;
 mod executor;
+mod frames;
+mod meter;
 mod stream;
 pub mod tls;
 
 pub use addr::{AddrError, ListenAddr, host_port, remove_stale_socket, socket_path};
-pub use coalesce::{Coalesced, FirstWords, Flushed};
+pub use coalesce::{Coalesced, Conduct, FirstWords, Flushed};
 pub use executor::{ClientExecutor, Executor};
+pub use meter::Offence;
 pub use stream::{RawStream, Stream, keep_alive};
