@@ -1,6 +1,7 @@
 //! Clients that begin something and do not go on, that open more connections
 //! than there may be, or send headers nobody wants; the bystander, again.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -12,6 +13,7 @@ use super::sockets::certificates;
 use super::support::*;
 use crate::net::tls::{ServerFiles, ServerTls};
 use crate::server::ListenerSettings;
+use crate::server::connection::refused as refused_by;
 use crate::server::sniff::PREFACE;
 use crate::telemetry::Metrics;
 
@@ -261,6 +263,58 @@ async fn a_header_bomb_is_an_error_of_the_connection() {
     assert_eq!(*code, ENHANCE_YOUR_CALM, "{debug}");
     assert_served(&proxy).await;
     eventually("it is counted", || ended("enhance_your_calm") > before).await;
+}
+
+#[tokio::test]
+async fn broken_rules_are_counted_by_the_name_of_the_error() {
+    let (_stub, proxy) = start(listener_settings()).await;
+    let oversized = [&[0xff, 0xff, 0xff, DATA, 0][..], &1u32.to_be_bytes()].concat();
+    for (bytes, code, reason) in [
+        (frame(DATA, 0, 0, b"x"), 1, "protocol_error"),
+        (oversized, 6, "frame_size_error"),
+    ] {
+        let before = ended(reason);
+        let mut client = Attacker::connect(proxy.address).await;
+        client.send(&bytes).await;
+        let heard = client.listen(|_| false).await;
+        assert_eq!(heard.goaway.as_ref().map(|(code, _)| *code), Some(code));
+        eventually("it is counted", || ended(reason) > before).await;
+    }
+    assert_served(&proxy).await;
+}
+
+#[test]
+fn refusals_are_counted_each_and_logged_now_and_then() {
+    Metrics::install().unwrap();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || Lines(Arc::clone(&sink)))
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        for _ in 0..1000 {
+            refused_by("a_test", "192.0.2.1:5".parse().ok());
+        }
+    });
+    assert_eq!(refused("a_test"), 1000);
+    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.contains("192.0.2.1:5") && text.contains("a_test"),
+        "{text}"
+    );
+}
+
+/// Where a test's log goes.
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
