@@ -215,7 +215,11 @@ async fn drive(stream: &Coalesced<Stream>, line: Arc<Line>, shared: &Shared) -> 
             Poll::Pending => {
                 let conduct = stream.conduct();
                 match conduct.offence {
-                    Some(offence) => Poll::Ready(End::Offence(offence)),
+                    Some(offence) if conduct.between_frames => Poll::Ready(End::Offence(offence)),
+                    // HTTP/2 reads nothing more, but may complete its frame.
+                    Some(offence) => patience
+                        .poll(cx, Some(u64::MAX))
+                        .map(|()| End::Offence(offence)),
                     None => patience.poll(cx, conduct.unfinished).map(|()| End::Stalled),
                 }
             }

@@ -15,9 +15,11 @@ use h2::Reason;
 use crate::net::{Coalesced, Offence, Stream};
 use crate::telemetry;
 
-/// How long, and for how many bytes, a client that was told to go away may go
-/// on sending.
-const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 * 1024 * 1024);
+/// How long a client that was told to go away has to hear it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What it may go on sending meanwhile; then it is let wait.
+const HEARD: usize = 16 * 1024 * 1024;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -80,17 +82,17 @@ pub(super) async fn finish(end: End, stream: Coalesced<Stream>, address: Option<
     let goodbye = async {
         poll_fn(|cx| stream.poll_close(cx)).await?;
         let mut heard = 0;
-        while heard < LINGER.1 {
+        while heard < HEARD {
             match poll_fn(|cx| stream.poll_discard(cx)).await? {
-                0 => break,
+                0 => return std::io::Result::Ok(()),
                 more => heard += more,
             }
             tokio::task::yield_now().await;
         }
-        std::io::Result::Ok(())
+        std::future::pending().await
     };
     // It may be gone, or not listen.
-    drop(tokio::time::timeout(LINGER.0, goodbye).await);
+    drop(tokio::time::timeout(LINGER, goodbye).await);
 }
 
 /// A word for an error, and whether it was the client's fault.

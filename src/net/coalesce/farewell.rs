@@ -22,6 +22,9 @@ pub struct Conduct {
     /// What it began and left unfinished while we wait for it, as a number that
     /// is another for another thing. DATA is never meant.
     pub unfinished: Option<u64>,
+    /// Whether what was sent ends with a frame, so that [`Coalesced::go_away`]
+    /// can say something.
+    pub between_frames: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
@@ -37,6 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
             .map_or_else(Conduct::default, |meter| Conduct {
                 offence: meter.offence(),
                 unfinished: meter.unfinished().filter(|_| waiting),
+                between_frames: meter.may_send(),
             })
     }
 

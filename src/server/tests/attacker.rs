@@ -174,8 +174,7 @@ impl Attacker {
         &self.heard
     }
 
-    /// Sends what `next` gives for as long as the server takes it and `until`
-    /// has not come.
+    /// Sends what `next` gives until it is told to go away, or until `until`.
     pub(super) async fn flood(&mut self, mut next: impl FnMut() -> Vec<u8>, until: Instant) {
         let talk = async {
             while Instant::now() < until {
@@ -186,10 +185,15 @@ impl Attacker {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
-        let listen = listen(&mut self.read, &mut self.buffer, &mut self.heard, |_| false);
+        let told = |heard: &Heard| heard.goaway.is_some();
+        let listen = listen(&mut self.read, &mut self.buffer, &mut self.heard, told);
         tokio::select! {
             () = listen => {}
             () = talk => {}
+        }
+        if self.heard.goaway.is_some() {
+            drop(self.write.shutdown().await);
+            self.listen(|_| false).await;
         }
     }
 }
