@@ -6,10 +6,16 @@
 //! stream's, more than any other single measure. The connection future has to
 //! be wrapped in [`Flushed`], else nothing is ever sent.
 //!
+//! What a connection may read in one poll is limited, lest others on its thread
+//! wait; a client's stream is judged on the way (`meter`).
+//!
 //! Not for: protocols that wait for a flush in the middle of a poll.
 //! Called by: `server::connection`, `upstream::connection`.
 
-use std::future::Future;
+mod farewell;
+mod flushed;
+mod turn;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +26,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use farewell::Conduct;
+pub use flushed::Flushed;
+
 use super::buffers::{self, SIZE};
+use super::meter::Meter;
 use super::outbox::Outbox;
+use turn::{Direct, TURN, admit, wait_for_next_turn};
 
 /// A stream with collected writes and buffered reads; clones share it.
 #[derive(Debug)]
@@ -38,6 +49,12 @@ struct Inner<S> {
     write: Outbox,
     /// Whether the stream itself (TLS) may hold bytes to be flushed.
     unflushed: bool,
+    /// How much may still be read in this poll.
+    turn: usize,
+    /// Whether the last read found nothing: the peer is waited for.
+    waiting: bool,
+    /// Who judges what the peer sends, if anybody.
+    meter: Option<Meter>,
     /// What a flush outside of a write met; the next write reports it.
     error: Option<io::Error>,
     /// What the peer's first bytes were, once there are some.
@@ -68,12 +85,17 @@ impl<S> Clone for Coalesced<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
     /// Wraps a stream from which nothing was read yet.
     pub fn new(stream: S) -> Self {
-        Self::with_read(stream, &[])
+        Self::build(stream, &[], None)
     }
 
-    /// Wraps a stream from which `already` was read (a sniffed preface; no
-    /// longer than a buffer).
-    pub fn with_read(stream: S, already: &[u8]) -> Self {
+    /// Wraps the stream of a client whose HTTP/2 preface, `already`, was read
+    /// (no longer than a buffer). What follows is judged.
+    pub fn with_client(stream: S, already: &[u8]) -> Self {
+        let meter = Meter::new(u32::try_from(already.len()).unwrap_or(0));
+        Self::build(stream, already, Some(meter))
+    }
+
+    fn build(stream: S, already: &[u8], meter: Option<Meter>) -> Self {
         let read = (!already.is_empty()).then(|| {
             let mut buffer = buffers::lend_read();
             let length = already.len().min(SIZE);
@@ -88,15 +110,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
                 read,
                 write: Outbox::default(),
                 unflushed: false,
+                turn: TURN,
+                waiting: false,
+                meter,
                 error: None,
             })),
         }
     }
 
-    /// Sends what was collected, as far as the socket takes it. When it does
-    /// not take all, the task is woken once it takes more.
+    /// Ends a poll of the connection: sends what was collected, as far as the
+    /// socket takes it. When it does not take all, the task is woken once it
+    /// takes more.
     pub fn flush(&self, cx: &mut Context<'_>) {
         let mut inner = self.inner.lock();
+        inner.turn = TURN;
         if let Poll::Ready(Err(error)) = inner.poll_drain(cx) {
             // The connection learns of it at its next write; it may be waiting
             // for something else, so make sure that there is a next poll.
@@ -168,10 +195,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         loop {
             let accepted = self.write.accept(bufs);
             if accepted > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+                self.note_sent(bufs, accepted);
                 return Poll::Ready(Ok(accepted));
             }
             self.unflushed = true;
             ready!(self.write.poll_send(&mut self.stream, cx))?;
+        }
+    }
+
+    /// Tells the meter which bytes of `bufs` were accepted.
+    fn note_sent(&mut self, bufs: &[IoSlice<'_>], mut accepted: usize) {
+        let Some(meter) = &mut self.meter else { return };
+        for buf in bufs {
+            let length = buf.len().min(accepted);
+            meter.send(&buf[..length]);
+            accepted -= length;
         }
     }
 
@@ -180,15 +218,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         cx: &mut Context<'_>,
         mut out: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.turn == 0 {
+            self.turn = TURN;
+            return wait_for_next_turn(cx);
+        }
         if self.read.is_none() {
             // Large enough to spare the copy through our buffer.
             if out.remaining() >= SIZE && self.first.is_some() {
-                let mut stream = TokioIo::new(&mut self.stream);
-                return Read::poll_read(Pin::new(&mut stream), cx, out);
+                let mut direct = TokioIo::new(Direct(self));
+                return Read::poll_read(Pin::new(&mut direct), cx, out);
             }
             let mut buffer = buffers::lend_read();
             let mut filled = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut filled) {
+            let result = Pin::new(&mut self.stream).poll_read(cx, &mut filled);
+            self.waiting = result.is_pending();
+            match result {
                 Poll::Ready(Ok(())) if !filled.filled().is_empty() => {
                     let length = filled.filled().len();
                     self.hear(&buffer[..length]);
@@ -205,7 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         }
         if let Some((buffer, from, to)) = &mut self.read {
             let length = out.remaining().min(*to - *from);
-            out.put_slice(&buffer[*from..*from + length]);
+            let piece = &buffer[*from..*from + length];
+            if !admit(&mut self.meter, &mut self.turn, piece) {
+                return Poll::Pending;
+            }
+            out.put_slice(piece);
             *from += length;
             if from == to
                 && let Some((buffer, _, _)) = self.read.take()
@@ -270,42 +318,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Coalesced<S> {
             Poll::Ready(Ok(())) => Pin::new(&mut inner.stream).poll_shutdown(cx),
             other => other,
         }
-    }
-}
-
-/// A connection future whose stream is flushed after every poll.
-#[pin_project::pin_project]
-#[derive(Debug)]
-pub struct Flushed<F, S> {
-    #[pin]
-    connection: F,
-    stream: Coalesced<S>,
-}
-
-impl<F, S> Flushed<F, S> {
-    /// Wraps the future that drives HTTP/2 over `stream`.
-    pub fn new(connection: F, stream: Coalesced<S>) -> Self {
-        Self { connection, stream }
-    }
-
-    /// The wrapped future.
-    pub fn connection(self: Pin<&mut Self>) -> Pin<&mut F> {
-        self.project().connection
-    }
-}
-
-impl<F, S> Future for Flushed<F, S>
-where
-    F: Future,
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let output = this.connection.poll(cx);
-        this.stream.flush(cx);
-        output
     }
 }
 

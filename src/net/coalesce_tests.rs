@@ -111,7 +111,7 @@ async fn an_error_of_the_flush_is_reported_by_the_next_write() {
 #[tokio::test]
 async fn reads_are_buffered_and_the_sniffed_bytes_come_first() {
     let (near, mut far) = duplex(1 << 20);
-    let mut io = Coalesced::with_read(near, b"preface");
+    let mut io = Coalesced::with_client(near, b"preface");
     far.write_all(b"frame and more").await.unwrap();
     assert_eq!(read(&mut io, 3).await, b"pre");
     assert_eq!(read(&mut io, 100).await, b"face");
@@ -123,6 +123,96 @@ async fn reads_are_buffered_and_the_sniffed_bytes_come_first() {
     assert_eq!(read(&mut io, 1 << 20).await, vec![1; 70_000]);
     drop(far);
     assert_eq!(read(&mut io, 10).await, b"");
+}
+
+/// Reads until the stream does not give more in this poll.
+fn read_in_one_poll(io: &mut Coalesced<DuplexStream>, room: usize) -> usize {
+    let mut memory = vec![0; room];
+    let mut total = 0;
+    loop {
+        let mut buffer = HyperBuf::new(&mut memory);
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut *io).poll_read(&mut cx, buffer.unfilled());
+        match polled {
+            Poll::Ready(result) => result.unwrap(),
+            Poll::Pending => return total,
+        }
+        total += buffer.filled().len();
+    }
+}
+
+#[tokio::test]
+async fn one_poll_reads_a_turn_and_the_next_goes_on() {
+    // 8 KiB is what HTTP/2 asks for at first, 256 KiB what it does in bulk.
+    for (frame, room, most) in [
+        (
+            &[0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0][..],
+            8 << 10,
+            16 << 10,
+        ),
+        (
+            &[0, 0x40, 0, 0, 0, 0, 0, 0, 1],
+            256 << 10,
+            TURN + (256 << 10),
+        ),
+    ] {
+        let (near, mut far) = duplex(4 << 20);
+        let mut io = Coalesced::with_client(near, b"");
+        let mut bytes = frame.to_vec();
+        let length = usize::from(frame[1]) << 8 | usize::from(frame[2]);
+        bytes.resize(9 + length, 0);
+        let bytes = bytes.repeat((4 << 20) / bytes.len());
+        far.write_all(&bytes).await.unwrap();
+        let (mut total, mut polls) = (0, 0);
+        while total < bytes.len() {
+            let read = read_in_one_poll(&mut io, room);
+            assert!((1..=most).contains(&read), "{read} of {most}");
+            flush(&io).await;
+            total += read;
+            polls += 1;
+        }
+        assert!(polls >= bytes.len() / most);
+    }
+}
+
+#[tokio::test]
+async fn an_offence_ends_the_reading_and_is_known() {
+    let (near, mut far) = duplex(4 << 20);
+    let mut io = Coalesced::with_client(near, b"preface");
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    far.write_all(&ping.repeat(10_000)).await.unwrap();
+    for _ in 0..1000 {
+        read_in_one_poll(&mut io, 8 << 10);
+    }
+    assert_eq!(io.conduct().offence, None);
+    far.write_all(&ping.repeat(30_000)).await.unwrap();
+    for _ in 0..1000 {
+        read_in_one_poll(&mut io, 8 << 10);
+    }
+    assert_eq!(io.conduct().offence, Some(crate::net::Offence::Pings));
+}
+
+#[tokio::test]
+async fn the_last_word_is_said_between_frames_only() {
+    for whole in [false, true] {
+        let (near, mut far) = duplex(1 << 20);
+        let mut io = Coalesced::with_client(near, b"");
+        write(&mut io, &[0, 0, 4, 0, 0, 0, 0, 0, 1]).await.unwrap();
+        if whole {
+            write(&mut io, b"data").await.unwrap();
+        }
+        io.go_away(11, "why");
+        poll_fn(|cx| io.poll_close(cx)).await.unwrap();
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        let goaway = &[
+            &[0, 0, 11, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11][..],
+            b"why",
+        ]
+        .concat();
+        assert_eq!(got.ends_with(goaway), whole, "{got:?}");
+        assert_eq!(got.len(), if whole { 13 + 20 } else { 9 });
+    }
 }
 
 #[tokio::test]

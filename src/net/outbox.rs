@@ -62,7 +62,7 @@ impl Outbox {
     }
 
     fn push(&mut self, slice: &[u8]) -> usize {
-        let room = LIMIT - self.length;
+        let room = LIMIT.saturating_sub(self.length);
         if slice.len() >= SHARED
             && slice.len() <= room
             && let Some(bytes) = claim(slice)
@@ -71,11 +71,19 @@ impl Outbox {
             self.length += slice.len();
             return slice.len();
         }
-        let taken = slice.len().min(room).min(SIZE - self.copied.len());
+        let taken = slice
+            .len()
+            .min(room)
+            .min(SIZE.saturating_sub(self.copied.len()));
         if taken > 0 {
             self.copy(&slice[..taken]);
         }
         taken
+    }
+
+    /// Takes all of `bytes`, room or not: for a last word.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.copy(bytes);
     }
 
     fn copy(&mut self, bytes: &[u8]) {

@@ -11,6 +11,7 @@
 //! Called by: `server::assembly`.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,12 +24,21 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{self, Accepted, Shared};
 use super::dispatch::Dispatch;
 use super::listener::{Acceptor, Bound, ListenerSettings};
+use super::lobby::Lobby;
 use crate::drain::Drain;
 use crate::net::RawStream;
+use crate::telemetry;
 
 /// Pause after an error that accepting again at once would meet again, such as
 /// having no file descriptor left.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
+
+/// How long a client may have to say something before it makes room: a burst is
+/// accepted before any of it was heard.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// How long it may take until a slot is free that somebody has to leave.
+const MAKING_ROOM: Duration = Duration::from_millis(100);
 
 /// On which thread a dispatch is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +194,7 @@ async fn accept(
         }
     };
     let slots = Arc::new(Semaphore::new(settings.max_connections));
+    let lobby = Arc::new(Lobby::default());
     let mut next = 0;
     loop {
         let (stream, address) = match acceptor.accept().await {
@@ -191,12 +202,17 @@ async fn accept(
             // The client went away while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(suppressed) = telemetry::may_log("accept") {
+                    tracing::warn!(%error, suppressed, "cannot accept a connection");
+                }
                 tokio::time::sleep(OUT_OF_SOCKETS).await;
                 continue;
             }
         };
-        let Some(slot) = slot(&slots) else { continue };
+        let Some(slot) = slot(&slots, &lobby).await else {
+            connection::refused("limit", address);
+            continue;
+        };
         if let RawStream::Tcp(socket) = &stream {
             // A socket that is gone already fails later anyway.
             drop(socket.set_nodelay(true));
@@ -207,7 +223,11 @@ async fn accept(
         }
         let handed = Detached::from_stream(stream).map(|socket| Handed {
             socket,
-            accepted: Accepted { address, slot },
+            accepted: Accepted {
+                address,
+                slot,
+                guest: lobby.enter(),
+            },
         });
         match handed {
             Ok(handed) => drop(threads[next].send(handed)),
@@ -217,15 +237,22 @@ async fn accept(
     }
 }
 
-/// Closing a connection above the limit tells its client at once; leaving it
-/// in the backlog would let it wait for nothing.
-fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    match Arc::clone(slots).try_acquire_owned() {
-        Ok(slot) => Some(slot),
-        Err(_) => {
-            metrics::counter!("assetgate_connections_refused_total", "reason" => "limit")
-                .increment(1);
-            None
-        }
+/// A slot, if need be that of a client which has not spoken yet. Closing a
+/// connection above the limit tells its client at once; leaving it in the
+/// backlog would let it wait for nothing.
+async fn slot(slots: &Arc<Semaphore>, lobby: &Lobby) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
     }
+    let oldest = lobby.oldest()?;
+    let mut freed = pin!(Arc::clone(slots).acquire_owned());
+    tokio::select! {
+        biased;
+        slot = &mut freed => return slot.ok(),
+        () = tokio::time::sleep_until(oldest + GRACE) => {}
+    }
+    if !lobby.show_out_oldest() {
+        return None;
+    }
+    tokio::time::timeout(MAKING_ROOM, freed).await.ok()?.ok()
 }

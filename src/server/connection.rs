@@ -5,28 +5,34 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::PeerInfo;
 use super::dispatch::{Desk, Dispatch};
+use super::ending::{self, End};
+use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
 use crate::drain::Drain;
 use crate::net::tls::ServerTls;
 use crate::net::{Buffered, Coalesced, Executor, Flushed, RawStream, Stream};
+use crate::telemetry;
 
 /// What one downstream connection may do.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// How long TLS and the HTTP/2 preface may take.
+    /// How long TLS and the HTTP/2 preface may take, and later a header block
+    /// or a small frame that was begun.
     pub handshake_timeout: Duration,
     /// How long a connection is kept on which no call begins.
     pub idle_timeout: Duration,
@@ -70,11 +76,17 @@ pub(super) struct Accepted {
     pub(super) address: Option<SocketAddr>,
     /// Its share of the limit on connections.
     pub(super) slot: OwnedSemaphorePermit,
+    /// Its place among those that have not spoken yet.
+    pub(super) guest: Guest,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Shared>) {
-    let Accepted { address, slot } = accepted;
+    let Accepted {
+        address,
+        slot,
+        guest,
+    } = accepted;
     metrics::counter!("assetgate_connections_accepted_total").increment(1);
     let _open = Open::new(slot);
     let handshake = tokio::time::timeout(
@@ -83,16 +95,22 @@ pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Sha
     );
     let greeted = tokio::select! {
         greeted = handshake => greeted.unwrap_or(Err("timeout")),
+        () = guest.shown_out() => Err("crowded_out"),
         () = shared.drain.started() => return,
     };
+    drop(guest);
     match greeted {
         Ok((stream, peer)) => speak_http2(stream, peer, &shared).await,
         Err("closed") => {}
-        Err(reason) => {
-            metrics::counter!("assetgate_connections_refused_total", "reason" => reason)
-                .increment(1);
-            tracing::debug!(client.address = ?address, reason, "connection refused");
-        }
+        Err(reason) => refused(reason, address),
+    }
+}
+
+/// Counts and logs a client that was turned away.
+pub(super) fn refused(reason: &'static str, address: Option<SocketAddr>) {
+    metrics::counter!("assetgate_connections_refused_total", "reason" => reason).increment(1);
+    if let Some(suppressed) = telemetry::may_log(reason) {
+        tracing::warn!(client.address = ?address, reason, suppressed, "connection refused");
     }
 }
 
@@ -131,10 +149,13 @@ async fn greet(
         None => Stream::Plain(stream),
         Some(tls) => {
             let acceptor = TlsAcceptor::from(tls.current());
-            let stream = acceptor.accept(Buffered::new(stream)).await.map_err(|error| {
-                tracing::debug!(client.address = ?address, %error, "TLS handshake failed");
-                "tls"
-            })?;
+            let stream = acceptor
+                .accept(Buffered::new(stream))
+                .await
+                .map_err(|error| {
+                    tracing::debug!(client.address = ?address, %error, "TLS handshake failed");
+                    "tls"
+                })?;
             peer.tls = true;
             let certificates = stream.get_ref().1.peer_certificates();
             peer.certificate = certificates.and_then(|c| c.first()).cloned();
@@ -162,35 +183,87 @@ struct Line {
 }
 
 async fn speak_http2(stream: Stream, peer: PeerInfo, shared: &Shared) {
-    let line = Arc::new(Line {
+    let line = Line {
         desk: shared.dispatch.desk(peer),
         calls: AtomicU64::new(0),
-    });
-    let stream = Coalesced::with_read(stream, PREFACE);
+    };
+    let address = line.desk.peer().address;
+    let stream = Coalesced::with_client(stream, PREFACE);
+    let end = drive(&stream, Arc::new(line), shared).await;
+    ending::finish(end, stream, address).await;
+}
+
+/// Runs HTTP/2 until it ends, or until it has to.
+async fn drive(stream: &Coalesced<Stream>, line: Arc<Line>, shared: &Shared) -> End {
     let called = Arc::clone(&line);
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
         called.desk.answer(request)
     });
     let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
-    let mut connection = pin!(Flushed::new(connection, stream));
+    let mut connection = pin!(Flushed::new(connection, stream.clone()));
     let mut end = pin!(reason_to_end(&line, shared));
-    let mut ending = false;
-    let result = poll_fn(|cx| {
-        if !ending && end.as_mut().poll(cx).is_ready() {
-            ending = true;
+    let mut patience = Patience::new(shared.settings.handshake_timeout);
+    let mut ending = None;
+    poll_fn(|cx| {
+        if ending.is_none()
+            && let Poll::Ready(reason) = end.as_mut().poll(cx)
+        {
+            ending = Some(reason);
             connection.as_mut().connection().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(End::Orderly(ending.unwrap_or("closed"))),
+            Poll::Ready(Err(error)) => Poll::Ready(End::Failed(error)),
+            Poll::Pending => {
+                let conduct = stream.conduct();
+                match conduct.offence {
+                    Some(offence) if conduct.between_frames => Poll::Ready(End::Offence(offence)),
+                    // HTTP/2 reads nothing more, but may complete its frame.
+                    Some(offence) => patience
+                        .poll(cx, Some(u64::MAX))
+                        .map(|()| End::Offence(offence)),
+                    None => patience.poll(cx, conduct.unfinished).map(|()| End::Stalled),
+                }
+            }
+        }
     })
-    .await;
-    if let Err(error) = result {
-        tracing::debug!(client.address = ?line.desk.peer().address, %error, "connection ended");
+    .await
+}
+
+/// How long a client may take over what it began: a head, a header block, any
+/// frame but DATA. Costs nothing while nothing is cut.
+struct Patience {
+    limit: Duration,
+    /// What is waited for, and until when.
+    waiting: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            waiting: None,
+        }
+    }
+
+    /// Ready when it is exhausted.
+    fn poll(&mut self, cx: &mut Context<'_>, unfinished: Option<u64>) -> Poll<()> {
+        let Some(begun) = unfinished else {
+            self.waiting = None;
+            return Poll::Pending;
+        };
+        let waiting = self.waiting.take().filter(|(of, _)| *of == begun);
+        let limit = self.limit;
+        let (_, sleep) = self
+            .waiting
+            .insert(waiting.unwrap_or_else(|| (begun, Box::pin(tokio::time::sleep(limit)))));
+        sleep.as_mut().poll(cx)
     }
 }
 
 /// Waits for the stop, or until no call began for the idle time.
-async fn reason_to_end(line: &Line, shared: &Shared) {
+async fn reason_to_end(line: &Line, shared: &Shared) -> &'static str {
     let idle = async {
         let mut seen = 0;
         loop {
@@ -204,8 +277,8 @@ async fn reason_to_end(line: &Line, shared: &Shared) {
         }
     };
     tokio::select! {
-        () = idle => {}
-        () = shared.drain.started() => {}
+        () = idle => "idle",
+        () = shared.drain.started() => "stopping",
     }
 }
 

@@ -15,7 +15,8 @@ pub struct LogSettings {
     /// JSON or text; `None` is text on a terminal, else JSON.
     pub json: Option<bool>,
     /// `error`, `warn`, `info`, `debug` or `trace`, for this crate; others log
-    /// warnings at most, as their details are rarely about what a user did.
+    /// warnings at most, as their details are rarely about what a user did, and
+    /// h2 errors only: it warns of frames, which a client can send at will.
     pub level: String,
     /// The value of `RUST_LOG`, which replaces `level` when it makes sense.
     pub directives: Option<String>,
@@ -39,7 +40,7 @@ impl LogSettings {
             .unwrap_or_else(|| {
                 let level = &self.level;
                 let others = if level == "error" { "error" } else { "warn" };
-                EnvFilter::new(format!("{others},assetgate={level}"))
+                EnvFilter::new(format!("{others},h2=error,assetgate={level}"))
             })
     }
 }
@@ -110,6 +111,7 @@ mod tests {
                 tracing::info!(target: "assetgate::api", { asset.uri = "u" }, "said");
                 tracing::debug!(target: "assetgate::api", "whispered");
                 tracing::info!(target: "hyper", "chattered");
+                tracing::warn!(target: "h2::proto::ping_pong", "flooded");
             },
         );
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
@@ -131,6 +133,7 @@ mod tests {
     fn levels_are_ours_and_rust_log_replaces_them() {
         assert!(logged(false, "debug", None).contains("whispered"));
         assert!(!logged(false, "debug", None).contains("chattered"));
+        assert!(!logged(false, "debug", None).contains("flooded"));
         assert!(!logged(false, "warn", None).contains("said"));
         assert!(logged(false, "error", Some("info")).contains("chattered"));
         assert!(

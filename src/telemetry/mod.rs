@@ -7,6 +7,7 @@
 //! `/metrics` (`admin`).
 //! Called by: `cli`, `server`.
 
+mod limit;
 mod log;
 mod names;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub use limit::may_log;
 pub use log::{LogSettings, init_log};
 
 /// How often histograms are folded; without it they grow with every sample.

@@ -50,6 +50,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_connections", Gauge, Unit::Count, "Client connections open."),
     ("assetgate_connections_accepted_total", Counter, Unit::Count, "Client connections accepted."),
     ("assetgate_connections_refused_total", Counter, Unit::Count, "Client connections turned away, by reason."),
+    ("assetgate_connections_ended_total", Counter, Unit::Count, "Client connections that spoke HTTP/2 and ended, by reason."),
     ("assetgate_upstream_connections", Gauge, Unit::Count, "Connections to the cache open."),
     ("assetgate_upstream_connections_opened_total", Counter, Unit::Count, "Connections to the cache opened."),
     ("assetgate_upstream_connections_lost_total", Counter, Unit::Count, "Connections to the cache that broke."),

@@ -5,8 +5,11 @@
     reason = "the tasks of a test end with its runtime"
 )]
 
+mod attacker;
 mod calls;
 mod failures;
+mod floods;
+mod floods_slow;
 mod listener;
 mod pressure;
 mod routes;
