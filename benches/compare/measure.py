@@ -65,7 +65,10 @@ def h2load(target, conns, streams, n, body="small", path=AC):
     command += ["-d", f"{WORK}/{body}.bin", "-H", "content-type: application/grpc", "-H", "te: trailers"]
     command += [f"--tls13-ciphers={CIPHER}", f"{scheme}://127.0.0.1:{target.port}{path}"]
     used = cpu_ns(target.pids)
-    out = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
+    except subprocess.TimeoutExpired:
+        return {"line": "h2load did not finish within 90 s", "errors": n}
     used = cpu_ns(target.pids) - used
     ok = int((re.search(r"(\d+) succeeded", out) or [0, 0])[1])
     rate = re.search(r"finished in [\d.]+\w*, ([\d.]+) req/s", out)
@@ -130,6 +133,7 @@ RUNS = {
     "u_10x10": unary(10, 10, 20000),
     "u_10x100": unary(10, 100, 20000),
     "fmb": unary(10, 10, 5000, "large", FMB),
+    "refused": unary(1, 10, 1000, path="/none.None/Refused"),
     "read1": bulk("read"),
     "read8": bulk("read", streams=8),
     "read10c": bulk("read", streams=10, conns=10),

@@ -33,8 +33,10 @@ impl Args {
     /// When it is no number.
     #[must_use]
     pub fn num(&self, name: &str, default: u64) -> u64 {
-        self.text(name)
-            .map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} wants a number, not `{v}`")))
+        self.text(name).map_or(default, |v| {
+            v.parse()
+                .unwrap_or_else(|_| panic!("{name} wants a number, not `{v}`"))
+        })
     }
 
     /// Every `--pid`.
@@ -47,7 +49,10 @@ impl Args {
         let values = self.0.iter().zip(self.0.iter().skip(1));
         values
             .filter(|(name, _)| *name == "--pid")
-            .map(|(_, v)| v.parse().unwrap_or_else(|_| panic!("--pid wants a number, not `{v}`")))
+            .map(|(_, v)| {
+                v.parse()
+                    .unwrap_or_else(|_| panic!("--pid wants a number, not `{v}`"))
+            })
             .collect()
     }
 }

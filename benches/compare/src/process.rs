@@ -8,10 +8,16 @@
 pub fn cpu_ns(pids: &[u32]) -> u64 {
     let mut sum = 0;
     for pid in pids {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
         for thread in threads.flatten() {
             if let Ok(s) = std::fs::read_to_string(thread.path().join("schedstat")) {
-                sum += s.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+                sum += s
+                    .split(' ')
+                    .next()
+                    .and_then(|n| n.parse::<u64>().ok())
+                    .unwrap_or(0);
             }
         }
     }
@@ -33,6 +39,13 @@ pub fn anon_kib(pids: &[u32]) -> u64 {
 fn status_kib(pids: &[u32], key: &str) -> u64 {
     pids.iter()
         .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())
-        .filter_map(|s| s.lines().find(|l| l.starts_with(key))?.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .filter_map(|s| {
+            s.lines()
+                .find(|l| l.starts_with(key))?
+                .split_whitespace()
+                .nth(1)?
+                .parse::<u64>()
+                .ok()
+        })
         .sum()
 }

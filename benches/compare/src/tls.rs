@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio_rustls::rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig, version::TLS13};
+use tokio_rustls::rustls::{
+    ClientConfig, CommonState, RootCertStore, ServerConfig, version::TLS13,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The only cipher suite either end offers or takes.
@@ -65,8 +67,14 @@ pub fn connector(ca: &str) -> TlsConnector {
 pub fn negotiated(state: &CommonState) -> String {
     format!(
         "{}/{}/{}",
-        state.protocol_version().map_or("?".into(), |v| format!("{v:?}")),
-        state.negotiated_cipher_suite().map_or("?".into(), |s| format!("{:?}", s.suite())),
-        state.alpn_protocol().map_or("none".into(), String::from_utf8_lossy)
+        state
+            .protocol_version()
+            .map_or("?".into(), |v| format!("{v:?}")),
+        state
+            .negotiated_cipher_suite()
+            .map_or("?".into(), |s| format!("{:?}", s.suite())),
+        state
+            .alpn_protocol()
+            .map_or("none".into(), String::from_utf8_lossy)
     )
 }

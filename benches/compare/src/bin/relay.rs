@@ -24,7 +24,9 @@ async fn relay(mut client: TcpStream, to: u16) -> std::io::Result<()> {
 async fn main() {
     let args = Args::of_process();
     let to = args.num("--to", 0) as u16;
-    let listener = TcpListener::bind(("127.0.0.1", args.num("--port", 0) as u16)).await.expect("bind");
+    let listener = TcpListener::bind(("127.0.0.1", args.num("--port", 0) as u16))
+        .await
+        .expect("bind");
     loop {
         if let Ok((client, _)) = listener.accept().await {
             tokio::spawn(relay(client, to));

@@ -20,15 +20,25 @@ async fn live(stats: u16) -> i64 {
 async fn stay(a: &Args, mut conn: Conn, kind: &str) {
     let _ = conn.ready().await;
     let (method, body) = match kind {
-        "writing" => ("Write", Repeat { chunk: message(1000), left: 1 << 20, stall_after: Some(2) }),
+        "writing" => (
+            "Write",
+            Repeat {
+                chunk: message(1000),
+                left: 1 << 20,
+                stall_after: Some(2),
+            },
+        ),
         "waiting" => ("GetActionResult", one(message(100))),
         _ => ("Read", one(message(100))),
     };
     let mut req = request(a, method, body);
     if kind == "waiting" {
-        req.headers_mut().insert("x-bench-hold", http::HeaderValue::from_static("60000"));
+        req.headers_mut()
+            .insert("x-bench-hold", http::HeaderValue::from_static("60000"));
     }
-    let Ok(r) = conn.send_request(req).await else { return };
+    let Ok(r) = conn.send_request(req).await else {
+        return;
+    };
     let mut body = r.into_body();
     let _ = body.frame().await;
     std::future::pending::<()>().await;
@@ -36,7 +46,11 @@ async fn stay(a: &Args, mut conn: Conn, kind: &str) {
 }
 
 async fn next_call(a: &Args, conn: &Conn) -> &'static str {
-    let next = call(&mut conn.clone(), request(a, "GetCapabilities", one(message(0)))).await;
+    let next = call(
+        &mut conn.clone(),
+        request(a, "GetCapabilities", one(message(0))),
+    )
+    .await;
     match next {
         Ok((_, true)) => "ok",
         _ => "error",
@@ -53,7 +67,9 @@ pub async fn cancel(a: Rc<Args>) {
         let mut tasks = vec![];
         for i in 0..a.num("--streams", 200) {
             let (a, conn) = (a.clone(), conns[i as usize % conns.len()].clone());
-            tasks.push(tokio::task::spawn_local(async move { stay(&a, conn, kind).await }));
+            tasks.push(tokio::task::spawn_local(async move {
+                stay(&a, conn, kind).await
+            }));
         }
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let during = live(stats).await - before;
@@ -68,8 +84,12 @@ pub async fn cancel(a: Rc<Args>) {
             after = live(stats).await - before;
         }
         let took = t0.elapsed().as_millis();
-        let next = tokio::time::timeout(Duration::from_secs(2), next_call(&a, &conns[0])).await.unwrap_or("hung");
-        out += &format!(" | {kind} live_during {during} live_after {after} ms {took} next_call {next}");
+        let next = tokio::time::timeout(Duration::from_secs(2), next_call(&a, &conns[0]))
+            .await
+            .unwrap_or("hung");
+        out += &format!(
+            " | {kind} live_during {during} live_after {after} ms {took} next_call {next}"
+        );
     }
     println!("{out}");
 }
@@ -81,11 +101,18 @@ pub async fn burst(a: Rc<Args>) {
     let pids = a.pids();
     let signal = |s: &str| {
         for p in &pids {
-            let _ = std::process::Command::new("kill").args([s, &p.to_string()]).status();
+            let _ = std::process::Command::new("kill")
+                .args([s, &p.to_string()])
+                .status();
         }
     };
     let conn = connect(&a).await;
-    let first = call(&mut conn.clone(), request(&a, "GetCapabilities", one(message(0)))).await.is_ok();
+    let first = call(
+        &mut conn.clone(),
+        request(&a, "GetCapabilities", one(message(0))),
+    )
+    .await
+    .is_ok();
     signal("-STOP");
     let mut tasks = vec![];
     for _ in 0..streams {
@@ -106,11 +133,18 @@ pub async fn burst(a: Rc<Args>) {
     // whether the client's own connection is still there.
     let mut next = vec![];
     for _ in 0..2 {
-        next.push(match call(&mut conn.clone(), request(&a, "GetCapabilities", one(message(0)))).await {
-            Ok((_, true)) => "ok".to_string(),
-            Ok(_) => "grpc-error".to_string(),
-            Err(e) => format!("failed({e:?})"),
-        });
+        next.push(
+            match call(
+                &mut conn.clone(),
+                request(&a, "GetCapabilities", one(message(0))),
+            )
+            .await
+            {
+                Ok((_, true)) => "ok".to_string(),
+                Ok(_) => "grpc-error".to_string(),
+                Err(e) => format!("failed({e:?})"),
+            },
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     println!(

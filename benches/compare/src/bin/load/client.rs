@@ -56,11 +56,18 @@ pub type Conn = SendRequest<Repeat>;
 /// A connection, and what its TLS handshake settled on (`plain` without TLS).
 pub async fn connect_how(a: &Args) -> (Conn, String) {
     let port = a.num("--port", 0) as u16;
-    let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("connect");
+    let tcp = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("connect");
     tcp.set_nodelay(true).expect("TCP_NODELAY");
-    let Some(ca) = a.text("--tls-ca") else { return (handshake(a, tcp).await, "plain".into()) };
+    let Some(ca) = a.text("--tls-ca") else {
+        return (handshake(a, tcp).await, "plain".into());
+    };
     let name = ServerName::try_from("localhost").expect("a server name");
-    let stream = tls::connector(ca).connect(name, tcp).await.expect("TLS handshake");
+    let stream = tls::connector(ca)
+        .connect(name, tcp)
+        .await
+        .expect("TLS handshake");
     let how = tls::negotiated(stream.get_ref().1);
     (handshake(a, stream).await, how)
 }
@@ -121,16 +128,24 @@ fn path(method: &str) -> String {
 
 /// A call of `method`, with the headers Bazel sends and those that tune the stub.
 pub fn request(a: &Args, method: &str, body: Repeat) -> Request<Repeat> {
-    let scheme = if a.text("--tls-ca").is_some() { "https" } else { "http" };
-    let mut b = Request::post(format!("{scheme}://127.0.0.1:{}{}", a.num("--port", 0), path(method)))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "grpc-fwd-bench")
-        .header("grpc-accept-encoding", "gzip")
-        .header(
-            "build.bazel.remote.execution.v2.requestmetadata-bin",
-            "ChAKBWJhemVsEgc4LjAuMBIkM2Y5ZDk0YjQtN2Y1Ni00ZjU4LWE5ZTgtZGM5YjA2YjU4ZjQx",
-        );
+    let scheme = if a.text("--tls-ca").is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let mut b = Request::post(format!(
+        "{scheme}://127.0.0.1:{}{}",
+        a.num("--port", 0),
+        path(method)
+    ))
+    .header("content-type", "application/grpc")
+    .header("te", "trailers")
+    .header("user-agent", "grpc-fwd-bench")
+    .header("grpc-accept-encoding", "gzip")
+    .header(
+        "build.bazel.remote.execution.v2.requestmetadata-bin",
+        "ChAKBWJhemVsEgc4LjAuMBIkM2Y5ZDk0YjQtN2Y1Ni00ZjU4LWE5ZTgtZGM5YjA2YjU4ZjQx",
+    );
     for (flag, header) in [
         ("--size", "x-bench-size"),
         ("--chunk", "x-bench-chunk"),
@@ -155,7 +170,11 @@ pub fn message(n: usize) -> Bytes {
 
 /// A body of one frame.
 pub fn one(chunk: Bytes) -> Repeat {
-    Repeat { chunk, left: 1, stall_after: None }
+    Repeat {
+        chunk,
+        left: 1,
+        stall_after: None,
+    }
 }
 
 /// Runs one call to its end: bytes received, and grpc-status from trailers or headers.

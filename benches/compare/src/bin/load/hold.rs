@@ -12,16 +12,27 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A writer that stops after `take` bytes and stays.
 async fn stalled_writer(a: &Args, mut conn: Conn, take: u64, started: &Cell<u64>) {
-    let body = Repeat { chunk: message(65536), left: 1 << 20, stall_after: Some(take.div_ceil(65536)) };
+    let body = Repeat {
+        chunk: message(65536),
+        left: 1 << 20,
+        stall_after: Some(take.div_ceil(65536)),
+    };
     started.set(started.get() + 1);
     let _ = conn.send_request(request(a, "Write", body)).await;
 }
 
 /// A reader that takes the first bytes, then stops reading and stays.
 async fn stalled_reader(a: &Args, mut conn: Conn, take: u64, started: &Cell<u64>) {
-    let Ok(resp) = conn.send_request(request(a, "Read", one(message(100)))).await else { return };
+    let Ok(resp) = conn
+        .send_request(request(a, "Read", one(message(100))))
+        .await
+    else {
+        return;
+    };
     let mut body = resp.into_body();
     let mut n = 0;
     while n < take {
@@ -38,19 +49,43 @@ async fn stalled_reader(a: &Args, mut conn: Conn, take: u64, started: &Cell<u64>
 /// A unary call and a 4 MiB read on a connection of their own.
 async fn bystander(a: &Args) -> String {
     let mut told = String::new();
-    for (name, method, size) in [("unary", "GetActionResult", "0"), ("read", "Read", "4194304")] {
+    for (name, method, size) in [
+        ("unary", "GetActionResult", "0"),
+        ("read", "Read", "4194304"),
+    ] {
         let mut conn = connect(a).await;
         let mut req = request(a, method, one(message(100)));
-        req.headers_mut().insert("x-bench-size", http::HeaderValue::from_static(size));
+        req.headers_mut()
+            .insert("x-bench-size", http::HeaderValue::from_static(size));
         req.headers_mut().remove("x-bench-stall");
         let began = Instant::now();
         told += &match tokio::time::timeout(Duration::from_secs(2), call(&mut conn, req)).await {
-            Ok(Ok((_, true))) => format!(" bystander_{name}_ms {:.1}", began.elapsed().as_secs_f64() * 1e3),
+            Ok(Ok((_, true))) => format!(
+                " bystander_{name}_ms {:.1}",
+                began.elapsed().as_secs_f64() * 1e3
+            ),
             Ok(_) => format!(" bystander_{name}_ms error"),
             Err(_) => format!(" bystander_{name}_ms BLOCKED"),
         };
     }
     told
+}
+
+/// Waits at least this long, and on a busy machine until memory has not grown for a second; the largest seen.
+async fn filled(pids: &[u32], least: Duration) -> u64 {
+    let began = Instant::now();
+    let (mut peak, mut grew) = (0, began);
+    while began.elapsed() < Duration::from_secs(20)
+        && (began.elapsed() < least || grew.elapsed() < SETTLED)
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = rss_kib(pids);
+        if now > peak + 1024 {
+            grew = Instant::now();
+        }
+        peak = peak.max(now);
+    }
+    peak
 }
 
 pub async fn hold(a: Rc<Args>, write: bool) {
@@ -77,12 +112,7 @@ pub async fn hold(a: Rc<Args>, write: bool) {
             }
         }));
     }
-    let mut peak = 0;
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(a.num("--secs", 5)) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        peak = peak.max(rss_kib(&pids));
-    }
+    let peak = filled(&pids, Duration::from_secs(a.num("--secs", 5))).await;
     let cpu = cpu_ns(&pids);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle_ms = (cpu_ns(&pids) - cpu) as f64 / 1e6;

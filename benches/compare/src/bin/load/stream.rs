@@ -29,12 +29,21 @@ impl Transfer {
             self.left.set(self.left.get() - 1);
             let (method, body) = if self.write {
                 let left = self.size.div_ceil(self.chunk);
-                ("Write", Repeat { chunk: self.message.clone(), left, stall_after: None })
+                (
+                    "Write",
+                    Repeat {
+                        chunk: self.message.clone(),
+                        left,
+                        stall_after: None,
+                    },
+                )
             } else {
                 ("Read", one(message(100)))
             };
             match call(&mut conn, request(&self.a, method, body)).await {
-                Ok((n, true)) => self.bytes.set(self.bytes.get() + if self.write { self.size } else { n }),
+                Ok((n, true)) => self
+                    .bytes
+                    .set(self.bytes.get() + if self.write { self.size } else { n }),
                 e => {
                     eprintln!("failed: {e:?}");
                     self.errors.set(self.errors.get() + 1);
@@ -73,7 +82,9 @@ pub async fn stream(a: Rc<Args>, write: bool) {
     let mut tasks = vec![];
     for i in 0..streams {
         let (transfer, conn) = (transfer.clone(), conns[i as usize % conns.len()].clone());
-        tasks.push(tokio::task::spawn_local(async move { transfer.run(conn).await }));
+        tasks.push(tokio::task::spawn_local(
+            async move { transfer.run(conn).await },
+        ));
     }
     for t in tasks {
         t.await.expect("a stream's task");

@@ -16,10 +16,16 @@ use std::time::{Duration, Instant};
 pub async fn once(a: &Args) {
     let attempt = async {
         let (mut conn, how) = connect_how(a).await;
-        let good = matches!(call(&mut conn, request(a, "GetActionResult", one(message(100)))).await, Ok((_, true)));
+        let good = matches!(
+            call(&mut conn, request(a, "GetActionResult", one(message(100)))).await,
+            Ok((_, true))
+        );
         println!("call {} tls {how}", if good { "ok" } else { "failed" });
     };
-    if tokio::time::timeout(Duration::from_secs(5), attempt).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), attempt)
+        .await
+        .is_err()
+    {
         println!("call hung");
     }
 }
@@ -75,7 +81,11 @@ impl Callers {
             // Timer wheel grain is 1 ms: count from the wake-up when it is late by less.
             let late = self.rate > 0 && due.elapsed() > Duration::from_millis(3);
             let start = if late { due } else { Instant::now() };
-            let result = call(&mut conn, request(&self.a, &self.method, one(self.message.clone()))).await;
+            let result = call(
+                &mut conn,
+                request(&self.a, &self.method, one(self.message.clone())),
+            )
+            .await;
             let now = Instant::now();
             if !matches!(result, Ok((_, true))) {
                 self.errors.set(self.errors.get() + 1);
@@ -83,7 +93,9 @@ impl Callers {
                     return;
                 }
             } else if now >= self.from && now < self.until {
-                self.seen.borrow_mut().saturating_record((now - start).as_nanos() as u64 / 100);
+                self.seen
+                    .borrow_mut()
+                    .saturating_record((now - start).as_nanos() as u64 / 100);
             }
             due += self.gap();
         }
@@ -97,7 +109,9 @@ pub async fn unary(a: Rc<Args>) {
     let mut tasks = vec![];
     for i in 0..callers.streams {
         let (callers, conn) = (callers.clone(), conns[i as usize % conns.len()].clone());
-        tasks.push(tokio::task::spawn_local(async move { callers.run(i, conn).await }));
+        tasks.push(tokio::task::spawn_local(async move {
+            callers.run(i, conn).await
+        }));
     }
     tokio::time::sleep_until(callers.from.into()).await;
     let before = cpu_ns(&pids);
@@ -115,7 +129,10 @@ pub async fn unary(a: Rc<Args>) {
         conns.len(),
         callers.streams,
         h.len() as f64 / secs,
-        us(0.5), us(0.9), us(0.99), us(0.999),
+        us(0.5),
+        us(0.9),
+        us(0.99),
+        us(0.999),
         used / 1e3 / (h.len().max(1) as f64),
         used / 1e7 / secs,
         rss_kib(&pids) as f64 / 1024.0,
