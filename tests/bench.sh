@@ -53,6 +53,8 @@ if compare 1 refused; then fail "calls that the stub refused were counted as suc
 contains "the stub's count is held against h2load's" "$WORK/bench.txt" 'envoy: h2load calls [1-9][0-9]* a success, the stub counts 0'
 contains "so is the count of /metrics" "$WORK/bench.txt" 'assetgate: h2load calls [1-9][0-9]* a success, /metrics counts 0'
 
+succeeds "the arithmetic of the table" "$LOGS/table.log" python3 -B "$ROOT/benches/compare/table.py"
+
 step "CPU and memory beside Envoy"
 measure "$rounds" u_10x10 fmb read1 write1 hold
 declare -A SHARE=()

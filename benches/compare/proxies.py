@@ -105,7 +105,8 @@ def started(name, command, cores, port):
     """Runs the command on these cores until the block ends; gives its process ids once it listens."""
     log = f"{WORK}/{name}-{port}.log"
     with open(log, "w") as out:
-        p = subprocess.Popen(["taskset", "-c", cores, *command], stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        pinned = ["taskset", "-c", cores, *command]
+        p = subprocess.Popen(pinned, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 20
         while not listens(port):
@@ -186,7 +187,10 @@ def proxy(name, variant, up, cores=PROXY_CORE, threads=1, flags=(), load=LOAD_CO
     """A proxy in front of the stub at port `up`; gives a Target, or None when it cannot do the variant."""
     port = free_ports(2)
     admin = port + 1 if name == "assetgate" else 0
-    command = assetgate_command(variant, port, up, admin, threads, flags) if admin else command_of(name, variant, port, up, threads)
+    if admin:
+        command = assetgate_command(variant, port, up, admin, threads, flags)
+    else:
+        command = command_of(name, variant, port, up, threads)
     if command is None:
         yield None
         return
@@ -202,8 +206,13 @@ def missing(peers):
         "haproxy": ("haproxy", "Debian's haproxy"),
         "nginx": ("nginx", "Debian's nginx"),
     }
-    told = [f"{n} ({wants[n][0]}) is missing: install it with {wants[n][1]}, or choose others with PEERS" for n in peers if n in wants and not shutil.which(wants[n][0])]
-    return told + [f"no peer is called '{n}'; there are: tcp {' '.join(wants)}" for n in peers if n != "tcp" and n not in wants]
+    told = []
+    for n in (n for n in peers if n != "tcp"):
+        if n not in wants:
+            told.append(f"no peer is called '{n}'; there are: tcp {' '.join(wants)}")
+        elif not shutil.which(wants[n][0]):
+            told.append(f"{n} ({wants[n][0]}) is missing: install it with {wants[n][1]}, or choose others with PEERS")
+    return told
 
 
 def knows_flag(flag):
@@ -213,7 +222,8 @@ def knows_flag(flag):
 
 def version(name):
     """Name and version, as a heading says it."""
-    command = {"envoy": [ENVOY, "--version"], "assetgate": [ASSETGATE, "--version"]}.get(name, [name, "-v" if name in ("nginx", "haproxy") else "--version"])
+    program = {"envoy": ENVOY, "assetgate": ASSETGATE}.get(name, name)
+    command = [program, "-v" if name in ("nginx", "haproxy") else "--version"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         out = subprocess.run(command, capture_output=True, text=True, timeout=20)
         if found := re.search(r"\d+\.\d+\.\d+", out.stdout + out.stderr):

@@ -90,7 +90,7 @@ def verdict(value, most, aim):
     return f"{text} {'-' if value is None else '✓' if value <= most else '✗'}"
 
 
-def missed(medians, under):
+def missed(medians, bystanders, under):
     """Targets that were measured and missed, as texts."""
     out = []
     for title, scenario, key, envoy, nghttpx, _ in ROWS:
@@ -98,6 +98,9 @@ def missed(medians, under):
             seen = ratio(medians, scenario, key, under, peer)
             if most is not None and seen is not None and seen > most:
                 out.append(f"{title}: {seen:.2f} of {peer}'s, at most {most:.2f}")
+    for title, scenario in BYSTANDERS:
+        if (told := bystanders.get(scenario, {}).get(under)) and not unharmed(told):
+            out.append(f"{title}: {bystander(told)}, each within {HARMED_MS} ms is asked for")
     return out
 
 
@@ -113,13 +116,15 @@ def markdown(medians, bystanders, under="assetgate"):
             continue
         to_envoy, to_nghttpx = (ratio(medians, scenario, key, under, peer) for peer in ("envoy", "nghttpx"))
         relay = ratio(medians, scenario, key, "tcp", "envoy")
-        cells = (number(mine), share(to_envoy), verdict(to_envoy, envoy, aim and aim[0]), share(to_nghttpx), verdict(to_nghttpx, nghttpx, aim and aim[1]), share(relay))
+        cells = (number(mine), share(to_envoy), verdict(to_envoy, envoy, aim and aim[0]))
+        cells += (share(to_nghttpx), verdict(to_nghttpx, nghttpx, aim and aim[1]), share(relay))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     for title, scenario in BYSTANDERS:
         told = bystanders.get(scenario, {})
         if under in told:
             mark = "✓" if unharmed(told[under]) else "✗"
-            cells = (bystander(told[under]), bystander(told.get("envoy")), f"unharmed {mark}", bystander(told.get("nghttpx")), f"unharmed {mark}", bystander(told.get("tcp")))
+            mine, *others = (bystander(told.get(name)) for name in (under, "envoy", "nghttpx", "tcp"))
+            cells = (mine, others[0], f"unharmed {mark}", others[1], f"unharmed {mark}", others[2])
             lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -147,7 +152,9 @@ def check():
     assert ratio(medians, "u_10x10", "cpu_us_per_req", "assetgate", "envoy") == 0.5
     assert ratio(medians, "lat1", "p50_us", "assetgate", "envoy") == 0.6, "added, not total"
     assert ratio(medians, "fmb", "cpu_us_per_req", "assetgate", "envoy") is None
-    assert len(missed(medians, "assetgate")) == 1, "5.0 is 1.25 of nghttpx's 4.0"
+    assert len(missed(medians, {}, "assetgate")) == 1, "5.0 is 1.25 of nghttpx's 4.0"
+    harmed = {"hold": {"assetgate": {"unary": ["BLOCKED"], "read": [1.0]}}}
+    assert len(missed(medians, harmed, "assetgate")) == 2, missed(medians, harmed, "assetgate")
     told = {"hold": {"assetgate": {"unary": [0.6], "read": [4.0]}, "envoy": {"unary": ["BLOCKED"], "read": [9.0]}}}
     text = markdown(medians, told)
     assert "| 5.0 | 0.50 | <= 0.55 (aim 0.45) ✓ | 1.25 | <= 1.05 (aim 0.95) ✗ | - |" in text, text
