@@ -45,7 +45,7 @@ read1 cpu_ms_per_gib ${GATE_READ:-0.90}
 write1 cpu_ms_per_gib ${GATE_WRITE:-0.90}
 hold rss_mib ${GATE_STALLED:-0.20}"
 
-share() { seen "r['ratios']['$1']['$2']['envoy']"; }
+share() { seen "'%.3f' % r['ratios']['$1']['$2']['envoy']"; }
 within() { awk -v seen="$1" -v gate="$2" 'BEGIN { exit !(seen ~ /^[0-9.]+$/ && seen <= gate) }'; }
 
 step "calls that only look like successes"
