@@ -9,6 +9,7 @@ mod backend;
 mod connection;
 mod dispatch;
 mod listener;
+mod memory;
 mod peer;
 mod readiness;
 mod run;
@@ -19,6 +20,7 @@ pub use accept::{Serving, ThreadContext};
 pub use connection::ConnectionSettings;
 pub use dispatch::{Dispatch, Native};
 pub use listener::{BindError, Bound, Listener, ListenerSettings};
+pub use memory::MemoryServer;
 pub use peer::PeerInfo;
 pub use run::run;
 
