@@ -18,7 +18,7 @@ mod stack;
 
 pub use accept::{Serving, ThreadContext};
 pub use connection::ConnectionSettings;
-pub use dispatch::{Dispatch, Native};
+pub use dispatch::{Dispatch, Native, is_ours};
 pub use listener::{BindError, Bound, Listener, ListenerSettings};
 pub use memory::MemoryServer;
 pub use peer::PeerInfo;

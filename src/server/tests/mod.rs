@@ -8,6 +8,7 @@
 mod calls;
 mod failures;
 mod listener;
+mod memory;
 mod pressure;
 mod routes;
 mod sockets;
