@@ -23,7 +23,7 @@ PEERS = re.compile(r"\bcanned::(peer|frames)::")
 LIBRARY = re.compile(
     r"^(_?_?(int_)?(mem(cpy|move|set|cmp|chr|rchr)|bcmp|strlen|malloc|free|realloc|calloc|aligned_alloc|posix_memalign)"
     r"|_int_(malloc|free|realloc|memalign)|malloc_consolidate|unlink_chunk|tcache_|_mid_memalign|sysmalloc|systrim"
-    r"|alloc::raw_vec::|__rust_(alloc|dealloc|realloc)|__rustc::|__rdl_|_?mi_)"
+    r"|alloc::(raw_vec|slice|vec)::|bytes::bytes::Bytes::copy_from_slice|__rust_(alloc|dealloc|realloc)|__rustc::|__rdl_|_?mi_)"
 )
 
 
@@ -67,7 +67,7 @@ class Profile:
 
 
 def account(profile):
-    """(total, {function: [instructions, of these in libraries]}) of the proxy alone."""
+    """Of the proxy alone: the total, {function: [instructions, of these in libraries]}, {function: its main caller}."""
     own = dict(profile.own)
     callers, theirs = defaultdict(lambda: defaultdict(int)), 0
     for (caller, callee), cost in profile.calls.items():
@@ -81,7 +81,8 @@ def account(profile):
         for name, part in owners(function, callers, share, set()):
             charged[name][0] += cost * part
             charged[name][1] += cost * part if name != function else 0
-    return sum(own.values()) - theirs, charged
+    main = {function: max(by, key=by.get) for function, by in callers.items()}
+    return sum(own.values()) - theirs, charged, main
 
 
 def peers_share(own, callers):
@@ -115,14 +116,14 @@ def load(folder, scripts):
     for script in scripts:
         name, calls = script.split(":")
         calls = int(calls)
-        total, charged = account(Profile(os.path.join(folder, f"{name}.out")))
+        total, charged, callers = account(Profile(os.path.join(folder, f"{name}.out")))
         functions = {f: [all_ / calls, library / calls] for f, (all_, library) in charged.items()}
-        result[name] = (total / calls, functions)
+        result[name] = (total / calls, functions, callers)
     return result
 
 
 def top(_, counted):
-    for name, (total, functions) in counted.items():
+    for name, (total, functions, _) in counted.items():
         print(f"{name}: {total:,.0f} instructions per call; per function, and of these copying and allocating")
         for function, (cost, library) in sorted(functions.items(), key=lambda f: -f[1][0])[:TOP]:
             print(f"{cost:10,.0f} {cost / total:6.1%} {library:10,.0f}  {function}")
@@ -130,7 +131,7 @@ def top(_, counted):
 
 def record(path, counted):
     scripts = {}
-    for name, (total, functions) in counted.items():
+    for name, (total, functions, _) in counted.items():
         large = {f: round(cost) for f, (cost, _) in functions.items() if cost >= total * SMALLEST}
         scripts[name] = {"total": round(total), "functions": dict(sorted(large.items()))}
     recorded = {
@@ -153,13 +154,13 @@ def compare(path, counted):
     if unlike:
         sys.exit(f"{', '.join(sorted(unlike))}: recorded or counted, not both; tests/instructions.sh --record")
     risen, fallen = [], []
-    for name, (total, functions) in counted.items():
+    for name, (total, functions, callers) in counted.items():
         before = recorded["scripts"][name]
         change = total / before["total"] - 1
         print(f"   {name}: {before['total']:,} -> {total:,.0f} instructions per call ({change:+.2%})")
         if change > LIMIT:
             risen.append(name)
-            rises(before, functions)
+            rises(before, functions, callers)
         elif change < -LIMIT:
             fallen.append(name)
     if recorded["compiler"] != os.environ.get("COMPILER", "unknown") and (risen or fallen):
@@ -173,14 +174,14 @@ def compare(path, counted):
         )
 
 
-def rises(before, functions):
+def rises(before, functions, callers):
     """Names the functions that rose most. One that was not recorded cost less than the smallest that was."""
     known, unknown = before["functions"], before["total"] * SMALLEST
     rises = [(cost - known.get(f, min(cost, unknown)), f, cost) for f, (cost, _) in functions.items()]
     for rise, function, cost in sorted(rises, reverse=True)[:5]:
-        if rise > 0:
+        if rise >= 1:
             was = f"{known[function]:,}" if function in known else f"below {unknown:,.0f}"
-            print(f"      {function}: {was} -> {cost:,.0f} (+{rise:,.0f})")
+            print(f"      {function}: {was} -> {cost:,.0f} (+{rise:,.0f}), called by {callers.get(function, '(nobody)')}")
 
 
 if __name__ == "__main__":
