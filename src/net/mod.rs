@@ -10,6 +10,7 @@ mod buffers;
 mod coalesce;
 mod executor;
 mod frames;
+mod memory;
 mod meter;
 mod outbox;
 mod piece;
@@ -20,6 +21,7 @@ pub use addr::{AddrError, ListenAddr, host_port, remove_stale_socket, socket_pat
 pub use buffered::Buffered;
 pub use coalesce::{Coalesced, Conduct, FirstWords, Flushed};
 pub use executor::Executor;
+pub use memory::{MemoryDialer, MemoryStream, Wire};
 pub use meter::Offence;
 pub use piece::Piece;
 pub use stream::{RawStream, Stream, keep_alive};

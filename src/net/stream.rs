@@ -1,5 +1,6 @@
 //! The one stream type of listeners and dialled connections: TCP or a Unix
-//! socket, with or without TLS. One type, so that hyper is compiled once.
+//! socket (or memory, in benchmarks), with or without TLS. One type, so that
+//! hyper is compiled once.
 //!
 //! Not for: buffering (`coalesce`), certificates (`tls`).
 //! Called by: `server`, `upstream::dial`.
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
-use super::Buffered;
+use super::{Buffered, MemoryStream};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum RawStream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// No socket at all.
+    Memory(MemoryStream),
 }
 
 /// A connected socket, perhaps under TLS.
@@ -62,6 +65,7 @@ macro_rules! delegate {
         match $self.get_mut() {
             $kind::Tcp($stream) => $call,
             $kind::Unix($stream) => $call,
+            $kind::Memory(MemoryStream($stream)) => $call,
         }
     };
 }

@@ -91,6 +91,8 @@ impl Detached {
         Ok(match stream {
             RawStream::Tcp(socket) => Self::Tcp(socket.into_std()?),
             RawStream::Unix(socket) => Self::Unix(socket.into_std()?),
+            // No listener accepts these.
+            RawStream::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 

@@ -138,6 +138,8 @@ impl<F: Future<Output = Answer>> Future for Answering<F> {
     }
 }
 
-fn is_ours(path: &str) -> bool {
+/// Whether one of our own services answers the call, when there are any.
+#[must_use]
+pub fn is_ours(path: &str) -> bool {
     OURS.iter().any(|prefix| path.starts_with(prefix))
 }

@@ -11,6 +11,7 @@ mod dispatch;
 mod ending;
 mod listener;
 mod lobby;
+mod memory;
 mod peer;
 mod readiness;
 mod run;
@@ -19,8 +20,9 @@ mod stack;
 
 pub use accept::{Serving, ThreadContext};
 pub use connection::ConnectionSettings;
-pub use dispatch::{Dispatch, Native};
+pub use dispatch::{Dispatch, Native, is_ours};
 pub use listener::{BindError, Bound, Listener, ListenerSettings};
+pub use memory::MemoryServer;
 pub use peer::PeerInfo;
 pub use run::run;
 

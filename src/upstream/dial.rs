@@ -17,6 +17,7 @@ use crate::net::{Buffered, RawStream, Stream, keep_alive};
 pub(super) async fn resolve(endpoint: &Endpoint) -> Result<Vec<Address>, String> {
     match endpoint {
         Endpoint::Unix(path) => Ok(vec![Address::Unix(path.clone())]),
+        Endpoint::Memory(dialer) => Ok(vec![Address::Memory(dialer.clone())]),
         Endpoint::Tcp { host, port, .. } => {
             if let Ok(ip) = host.parse::<IpAddr>() {
                 return Ok(vec![Address::Tcp(SocketAddr::new(ip, *port))]);
@@ -42,6 +43,7 @@ pub(super) async fn resolve(endpoint: &Endpoint) -> Result<Vec<Address>, String>
 pub(super) async fn dial(target: &Target, settings: &PoolSettings) -> Result<Stream, String> {
     let raw = match &target.address {
         Address::Unix(path) => RawStream::Unix(connected(UnixStream::connect(path).await)?),
+        Address::Memory(dialer) => RawStream::Memory(dialer.dial()),
         Address::Tcp(address) => {
             let socket = connected(TcpStream::connect(address).await)?;
             // Nagle would hold a call's last bytes for a round trip.

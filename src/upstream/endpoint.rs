@@ -1,13 +1,13 @@
 //! Upstream URLs: Bazel's `grpc://`, `grpcs://` and `unix:`.
 //!
 //! Not for: listening addresses (`net::ListenAddr`), origins of fetched content.
-//! Called by: `config`, `upstream::pool`.
+//! Called by: `config`, `upstream::pool`; benchmarks make the one in memory.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::net::{host_port, socket_path};
+use crate::net::{MemoryDialer, host_port, socket_path};
 
 /// One upstream, as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub enum Endpoint {
     },
     /// `unix:PATH`, without TLS.
     Unix(PathBuf),
+    /// Played by somebody in this process; no URL says this.
+    Memory(MemoryDialer),
 }
 
 /// Why a text is no upstream URL, in words. A user or password in it is not
@@ -38,7 +40,7 @@ impl Endpoint {
     pub(super) fn authority(&self) -> String {
         match self {
             // What gRPC clients send for Unix sockets.
-            Self::Unix(_) => "localhost".to_owned(),
+            Self::Unix(_) | Self::Memory(_) => "localhost".to_owned(),
             Self::Tcp { host, port, .. } => {
                 if host.contains(':') {
                     format!("[{host}]:{port}")
@@ -111,6 +113,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Memory(_) => f.write_str("(in memory)"),
             Self::Tcp { tls, .. } => {
                 let scheme = if *tls { "grpcs" } else { "grpc" };
                 write!(f, "{scheme}://{}", self.authority())

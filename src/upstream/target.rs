@@ -13,12 +13,14 @@ use rustls_pki_types::ServerName;
 
 use super::health::Place;
 use super::{Endpoint, PoolSettings};
+use crate::net::MemoryDialer;
 
 /// Where to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    Memory(MemoryDialer),
 }
 
 /// One resolved address of one endpoint.

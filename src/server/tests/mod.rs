@@ -11,6 +11,7 @@ mod failures;
 mod floods;
 mod floods_slow;
 mod listener;
+mod memory;
 mod pressure;
 mod routes;
 mod sockets;
