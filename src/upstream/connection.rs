@@ -24,9 +24,6 @@ use super::transport_error::root;
 use super::{PoolSettings, dial};
 use crate::net::{ClientExecutor, Coalesced, Executor, FirstWords, Stream};
 
-/// Streams that nobody reads, from which on a shared connection is stuck.
-const STUCK: i32 = 16;
-
 /// A connection that was open at least once.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -117,9 +114,9 @@ impl Connection {
         !self.load.retired.load(Relaxed) && !self.send.lock().is_closed()
     }
 
-    /// Whether clients that share it would wait for one that does not read.
+    /// Whether clients that share it would wait for what does not move.
     pub(super) fn stuck(&self) -> bool {
-        self.load.owners.load(Relaxed) > 1 && self.load.stalls.stalled() >= STUCK
+        self.load.owners.load(Relaxed) > 1 && self.load.congested()
     }
 
     /// Sends a call; it is queued at once, whether the future is polled or not.

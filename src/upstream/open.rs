@@ -5,7 +5,7 @@
 //! Called by: `pool`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::dial::resolve;
 use super::health::{Health, Place};
 use super::load::Load;
+use super::stalls::Clock;
 use super::target::Target;
 use super::{PoolSettings, TransportError};
 
@@ -35,9 +36,8 @@ pub(super) struct Opener {
     /// Claims that look for a connection.
     looking: AtomicUsize,
     pub(super) keep_one: AtomicBool,
-    /// Ticks while connections are shared; see `load::Stalls`.
-    pub(super) clock: Arc<AtomicU32>,
-    pub(super) ticking: AtomicBool,
+    /// Ticks while connections are shared; see `stalls`.
+    pub(super) clock: Arc<Clock>,
     pub(super) probing: AtomicBool,
     pub(super) refilling: AtomicBool,
     pub(super) this: Weak<Opener>,
@@ -54,11 +54,17 @@ pub(super) struct State {
 }
 
 impl State {
+    /// All connections, with those on which calls only finish.
+    pub(super) fn all(&mut self) -> Vec<Arc<Connection>> {
+        self.live.retain(|connection| connection.strong_count() > 0);
+        self.live.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// All connections that take calls.
     pub(super) fn usable(&mut self) -> Vec<Arc<Connection>> {
-        self.live.retain(|connection| connection.strong_count() > 0);
-        let usable = |connection: &Weak<Connection>| connection.upgrade().filter(|c| c.usable());
-        self.live.iter().filter_map(usable).collect()
+        let mut usable = self.all();
+        usable.retain(|connection| connection.usable());
+        usable
     }
 }
 
@@ -72,7 +78,6 @@ impl Opener {
             looking: AtomicUsize::new(0),
             keep_one: AtomicBool::new(false),
             clock: Arc::default(),
-            ticking: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             refilling: AtomicBool::new(false),
             this: this.clone(),
@@ -115,8 +120,8 @@ impl Opener {
         let count = connections.len() + self.opening.load(Relaxed);
         let least = least_loaded(&connections);
         let cap = match &least {
-            // All are stuck: the point of the hard cap.
-            Some(least) if least.stuck() => self.settings.hard_cap,
+            // All are: the point of the hard cap.
+            Some(least) if least.load.congested() => self.settings.hard_cap,
             Some(_) => self.settings.soft_cap,
             // The cap is for sharing; with nothing to share there is no cap.
             None => usize::MAX,
@@ -129,11 +134,9 @@ impl Opener {
         };
         match (opened, least) {
             (Some(Ok(opened)), _) => Ok(opened),
-            // Also when the upstream takes no further connection.
-            (_, Some(least)) => {
-                self.tick();
-                Ok(least)
-            }
+            // Also when the upstream takes no further connection. A congested
+            // one moves again at the latest after the stall limit.
+            (_, Some(least)) => Ok(least),
             (Some(Err(error)), None) => Err(error),
             (None, None) => Err(self.unreachable()),
         }
@@ -199,8 +202,15 @@ impl Opener {
                 self.settings.board.opened();
                 let mut state = self.state.lock();
                 state.live.push(Arc::downgrade(&connection));
-                if state.health.set_up(&target.place()) {
+                let shares = state.usable().len() >= self.settings.soft_cap;
+                let again = state.health.set_up(&target.place());
+                drop(state);
+                if shares {
+                    self.tick();
+                }
+                if again {
                     tracing::info!(upstream.address = %target.label, "upstream can be reached again");
+                    self.rebalance();
                 }
                 Some(connection)
             }
@@ -281,12 +291,13 @@ impl Drop for Looking {
     }
 }
 
-/// The connection with the fewest calls, one that is not stuck if there is any.
+/// The connection with the fewest calls, one that is not congested if there is
+/// any.
 fn least_loaded(connections: &[Arc<Connection>]) -> Option<Arc<Connection>> {
     let load = |connection: &&Arc<Connection>| {
         let load = &connection.load;
         (
-            connection.stuck(),
+            connection.load.congested(),
             load.in_flight.load(Relaxed) + load.waiting.load(Relaxed),
             load.owners.load(Relaxed),
         )

@@ -13,9 +13,10 @@
 //! Called by: `forward`, `service` (typed clients).
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -23,13 +24,18 @@ use hyper::client::conn::TrySendError;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
+use super::load::Ticket;
 use super::open::Opener;
 use super::replay::RequestBody;
-use super::sent::{Failed, Sent};
+use super::sent::{Failed, Recovered, Sent};
 use super::{BoardStatus, PoolSettings, ResponseBody, TransportError};
 
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
+
+/// Pause before a call that was refused is sent again where it was: the
+/// upstream's new limit may be on its way.
+const REFUSED: Duration = Duration::from_millis(10);
 
 /// The head of an answer, or why there is none.
 type Answered = Result<Response<ResponseBody>, TransportError>;
@@ -48,6 +54,9 @@ pub struct Affinity(Arc<Claim>);
 #[derive(Debug)]
 struct Claim {
     connection: Mutex<Option<Arc<Connection>>>,
+    /// The tick in which it was found that nothing is better than a connection
+    /// that is stuck.
+    content: AtomicU32,
     opening: Arc<tokio::sync::Mutex<()>>,
     opener: Weak<Opener>,
 }
@@ -56,12 +65,41 @@ impl Claim {
     fn usable(&self) -> Option<Arc<Connection>> {
         let connection = self.connection.lock();
         let connection = connection.as_ref()?;
-        (connection.usable() && !connection.stuck()).then(|| Arc::clone(connection))
+        let stays = connection.usable() && (!connection.stuck() || self.is_content());
+        stays.then(|| Arc::clone(connection))
+    }
+
+    #[cold]
+    fn is_content(&self) -> bool {
+        let opener = self.opener.upgrade();
+        opener.is_some_and(|opener| opener.clock.now() == self.content.load(Relaxed))
+    }
+
+    /// Keeps to a stuck connection until the next tick: when it is this
+    /// claim's own calls that make it so, or nothing better is to be had.
+    fn be_content(&self, opener: &Opener) {
+        self.content.store(opener.clock.now(), Relaxed);
+    }
+
+    /// The connection, if it is stuck because of this claim's calls: they
+    /// would make the next one stuck as well.
+    fn own_fault(&self, opener: &Opener) -> Option<Arc<Connection>> {
+        let connection = self.connection.lock().clone()?;
+        let own = connection.usable() && connection.load.congested_by(self.number());
+        own.then(|| {
+            self.be_content(opener);
+            connection
+        })
+    }
+
+    /// Tells claims apart.
+    fn number(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     fn replace(&self, connection: Option<Arc<Connection>>) {
         if let Some(connection) = &connection {
-            connection.load.owners.fetch_add(1, Relaxed);
+            connection.load.add_owner();
         }
         let old = std::mem::replace(&mut *self.connection.lock(), connection);
         if let Some(old) = old {
@@ -76,6 +114,15 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.replace(None);
+    }
+}
+
+impl Affinity {
+    /// Where calls are watched, notes whose this one is.
+    fn owns(&self, ticket: &Ticket) {
+        if let Some(watch) = &ticket.watch {
+            watch.belongs_to(self.0.number());
+        }
     }
 }
 
@@ -99,6 +146,7 @@ impl Pool {
     pub fn affinity(&self) -> Affinity {
         Affinity(Arc::new(Claim {
             connection: Mutex::new(None),
+            content: AtomicU32::new(u32::MAX),
             opening: Arc::default(),
             opener: Arc::downgrade(&self.opener),
         }))
@@ -122,6 +170,7 @@ impl Pool {
     ) -> impl Future<Output = Result<Response<ResponseBody>, TransportError>> + Send + use<> {
         let ready = affinity.0.usable().and_then(|connection| {
             let ticket = connection.load.try_admit()?;
+            affinity.owns(&ticket);
             Some((connection, ticket))
         });
         let (pool, affinity) = (self.clone(), affinity.clone());
@@ -151,6 +200,7 @@ impl Pool {
                 // It ended meanwhile.
                 continue;
             };
+            affinity.owns(&ticket);
             let mut sent = Box::pin(Sent::new(connection, ticket, request));
             let error = match sent.as_mut().await {
                 Ok(response) => return Ok(response),
@@ -163,13 +213,25 @@ impl Pool {
     /// Sends a failed call again, if that is safe and still possible.
     async fn send_again(&self, affinity: &Affinity, failed: Failed, attempt: usize) -> Answered {
         let connection = Arc::clone(&failed.connection);
-        let (error, request) = failed.recover().await;
+        let Recovered {
+            error,
+            request,
+            alone,
+            ticket,
+        } = failed.recover().await;
         let Some(request) = request.filter(|_| attempt < ATTEMPTS) else {
             return Err(error);
         };
-        // Not there again, nor anybody else: what refuses one call refuses
-        // others. Calls that run on it are let finish.
-        connection.load.retire();
+        if alone && attempt == 1 && connection.load.in_flight.load(Relaxed) > 1 {
+            // It takes others: it was asked for more at a time than it likes.
+            self.opener.hold_back(ticket);
+            tokio::time::sleep(REFUSED).await;
+        } else {
+            // Not there again, nor anybody else: what refuses one call refuses
+            // others. Calls that run on it are let finish.
+            drop(ticket);
+            connection.load.retire();
+        }
         drop(connection);
         metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
         self.send(affinity, request, attempt + 1).await
@@ -183,7 +245,7 @@ impl Pool {
         }
         // One at a time: calls that arrive together shall share the connection.
         let turn = Arc::clone(&claim.opening).lock_owned().await;
-        if let Some(connection) = claim.usable() {
+        if let Some(connection) = claim.usable().or_else(|| claim.own_fault(&self.opener)) {
             return Ok(connection);
         }
         // By a task of its own: a caller who leaves does not undo what is under
@@ -193,6 +255,9 @@ impl Pool {
         let opening = self.opener.runtime.spawn(async move {
             let _looking = looking;
             let connection = opener.obtain().await?;
+            if connection.load.congested() {
+                claim.be_content(&opener);
+            }
             claim.replace(Some(Arc::clone(&connection)));
             drop(turn);
             Ok(connection)

@@ -10,7 +10,6 @@
 //! Called by: `forward` makes them, `pool` arms and replays them.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::load::{Hold, Load};
+use super::load::{Hold, Ticket};
 
 /// How much of a body is kept for sending it again.
 const KEPT: usize = 64 * 1024;
@@ -52,13 +51,13 @@ impl RequestBody {
     /// Prepares the body for being sent over a connection. The receiver yields
     /// it again once that connection has dropped it, unless too much of it was
     /// read or the sender of the body cannot do that.
-    pub(super) fn arm(&mut self, load: &Arc<Load>) -> Option<oneshot::Receiver<Replay>> {
+    pub(super) fn arm(&mut self, ticket: &Ticket) -> Option<oneshot::Receiver<Replay>> {
         match self {
             Self::Boxed(_) => None,
             Self::Passthrough(body) => {
                 let (sender, receiver) = oneshot::channel();
                 body.back = Some(sender);
-                body.hold = Some(Hold::new(Arc::clone(load)));
+                body.hold = Some(ticket.hold());
                 Some(receiver)
             }
         }
@@ -165,10 +164,12 @@ impl Body for ReplayableIncoming {
             hold.asked();
         }
         let frame = ready!(self.poll(cx));
-        if !self.is_end_stream()
-            && let (Some(Ok(_)), Some(hold)) = (&frame, &mut self.hold)
-        {
-            hold.gave();
+        let end = self.is_end_stream();
+        if let (Some(Ok(frame)), Some(hold)) = (&frame, &mut self.hold) {
+            hold.passes(frame.data_ref().map_or(0, Bytes::len));
+            if !end {
+                hold.gave();
+            }
         }
         Poll::Ready(frame)
     }

@@ -17,12 +17,20 @@ use super::load::Ticket;
 /// An answer as it comes in.
 #[derive(Debug)]
 pub struct ResponseBody {
-    incoming: Incoming,
+    /// None where the call's watch has it.
+    incoming: Option<Incoming>,
     ticket: Ticket,
 }
 
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, ticket: Ticket) -> Self {
+        let incoming = match &ticket.watch {
+            Some(watch) => {
+                watch.keep(incoming);
+                None
+            }
+            None => Some(incoming),
+        };
         Self { incoming, ticket }
     }
 }
@@ -37,8 +45,15 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         let this = &mut *self;
         this.ticket.asked();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
-        Poll::Ready(match frame {
+        let polled = match (&mut this.incoming, &this.ticket.watch) {
+            (Some(incoming), _) => Pin::new(incoming).poll_frame(cx),
+            (None, Some(watch)) => match watch.poll_frame(cx) {
+                Some(polled) => polled,
+                None => return Poll::Ready(Some(Err(this.ticket.load.stalled()))),
+            },
+            (None, None) => Poll::Ready(None),
+        };
+        Poll::Ready(match ready!(polled) {
             Some(Ok(frame)) => {
                 // Trailers are the end: nobody comes back after them.
                 if frame.is_data() {
@@ -52,7 +67,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match (&self.incoming, &self.ticket.watch) {
+            (Some(incoming), _) => incoming.is_end_stream(),
+            (None, Some(watch)) => watch.is_end_stream(),
+            (None, None) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -47,7 +47,15 @@ pub(super) struct Failed {
     pub(super) connection: Arc<Connection>,
     ticket: Ticket,
     copy: Option<(Copied, oneshot::Receiver<Replay>)>,
-    error: SendError,
+    error: Broken,
+}
+
+/// How a call failed.
+enum Broken {
+    /// hyper says so.
+    Sent(SendError),
+    /// It was ended for not moving.
+    Stalled,
 }
 
 /// The head of a call.
@@ -65,7 +73,7 @@ impl Sent<()> {
         ticket: Ticket,
         mut request: Request<RequestBody>,
     ) -> Sent<impl Future<Output = Result<Response<Incoming>, SendError>> + use<>> {
-        let back = request.body_mut().arm(&connection.load);
+        let back = request.body_mut().arm(&ticket);
         let copy = back.map(|back| (Copied::of(&request), back));
         *request.uri_mut() = connection.target.direct(request.uri());
         Sent {
@@ -87,7 +95,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
+        let watch = this
+            .call
+            .as_ref()
+            .and_then(|call| call.ticket.watch.as_ref());
+        let answer = if watch.is_some_and(|watch| watch.ended(cx)) {
+            Err(Broken::Stalled)
+        } else {
+            ready!(this.answer.poll(cx)).map_err(Broken::Sent)
+        };
         let Some(call) = this.call.take() else {
             // Polled after it was done, which no caller does.
             return Poll::Pending;
@@ -104,32 +120,51 @@ where
     }
 }
 
+/// What is left of a call that failed.
+pub(super) struct Recovered {
+    pub(super) error: TransportError,
+    /// The call itself, if it may be sent again: if the upstream provably did
+    /// not look at it, and all of it is still there.
+    pub(super) request: Option<Request<RequestBody>>,
+    /// Whether the upstream refused just this call, and not the connection.
+    pub(super) alone: bool,
+    pub(super) ticket: Ticket,
+}
+
 impl Failed {
-    /// What the call failed with, and the call itself if it may be sent again:
-    /// if the upstream provably did not look at it, and all of it is still
-    /// there.
-    pub(super) async fn recover(self) -> (TransportError, Option<Request<RequestBody>>) {
+    /// What the call failed with, and what can be had back.
+    pub(super) async fn recover(self) -> Recovered {
         let Self {
             ticket,
             copy,
-            mut error,
+            error,
             ..
         } = self;
-        let address = Arc::clone(&ticket.load.address);
-        drop(ticket);
+        let mut recovered = Recovered {
+            error: ticket.load.stalled(),
+            request: None,
+            alone: false,
+            ticket,
+        };
+        let Broken::Sent(mut error) = error else {
+            return recovered;
+        };
+        let address = &recovered.ticket.load.address;
+        recovered.error = TransportError::of(error.error(), address);
         // hyper hands back what it never began to send.
-        if let Some(request) = error.take_message() {
-            return (TransportError::of(error.error(), &address), Some(request));
+        recovered.request = error.take_message();
+        if recovered.request.is_some() {
+            return recovered;
         }
         let error = error.into_error();
-        let mut request = None;
-        if h2_error(&error).is_some_and(unprocessed)
+        if let Some(h2) = h2_error(&error).filter(|h2| unprocessed(h2))
             && let Some((copy, back)) = copy
             && let Ok(Ok(replay)) = tokio::time::timeout(BODY_COMES_BACK, back).await
         {
-            request = Some(Request::from_parts(copy.into_head(), replay.into()));
+            recovered.alone = h2.is_reset();
+            recovered.request = Some(Request::from_parts(copy.into_head(), replay.into()));
         }
-        (TransportError::of(&error, &address), request)
+        recovered
     }
 }
 

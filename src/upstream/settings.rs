@@ -44,6 +44,10 @@ pub struct PoolSettings {
     pub ping_interval: Option<Duration>,
     /// Calls that may wait for a free stream of one connection.
     pub max_waiting: usize,
+    /// How long a call may stand still on a connection that clients share and
+    /// that is congested. Long enough for a client that pauses, short against
+    /// the minute that build tools give a call.
+    pub stall_limit: Duration,
     /// Where all pools of this upstream report how it is.
     pub board: Board,
 }
@@ -66,6 +70,7 @@ impl PoolSettings {
             keep_alive: Duration::from_secs(30),
             ping_interval: None,
             max_waiting: 10_000,
+            stall_limit: Duration::from_secs(15),
             board: Board::default(),
         }
     }

@@ -7,6 +7,7 @@
 
 mod calls;
 mod failures;
+mod isolation;
 mod listener;
 mod pressure;
 mod routes;
