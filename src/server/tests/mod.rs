@@ -10,6 +10,7 @@ mod failures;
 mod isolation;
 mod listener;
 mod pressure;
+mod restart;
 mod routes;
 mod sockets;
 mod support;
