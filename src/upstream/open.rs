@@ -18,7 +18,7 @@ use super::dial::resolve;
 use super::health::{Health, Place};
 use super::load::Load;
 use super::stalls::Clock;
-use super::target::Target;
+use super::target::{Address, Target};
 use super::{PoolSettings, TransportError};
 
 /// Free connections kept for the next downstream connection.
@@ -47,6 +47,8 @@ pub(super) struct Opener {
 pub(super) struct State {
     /// All connections, owned or spare.
     live: Vec<Weak<Connection>>,
+    /// Where connections are being opened.
+    dialled: Vec<Address>,
     /// Those that nobody owns.
     pub(super) spares: Vec<Arc<Connection>>,
     pub(super) health: Health,
@@ -148,24 +150,34 @@ impl Opener {
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
         self.opening.fetch_add(1, Relaxed);
         let _opening = Counted(&self.opening);
-        let targets = self.targets(false).await;
-        let candidates = {
+        let mut targets = self.targets(false).await;
+        while let Some(target) = self.choose(&mut targets) {
+            let opened = self.connect(Arc::clone(&target)).await;
             let mut state = self.state.lock();
-            let connections = state.usable();
-            let mut candidates: Vec<_> = targets
-                .into_iter()
-                .filter(|target| !state.health.is_down(&target.place()))
-                .map(|target| (load_of(&target, &connections), target))
-                .collect();
-            candidates.sort_by_key(|(load, _)| *load);
-            candidates
-        };
-        for (_, target) in candidates {
-            if let Some(connection) = self.connect(target).await {
+            let dialled = state.dialled.iter().position(|a| *a == target.address);
+            if let Some(index) = dialled {
+                state.dialled.swap_remove(index);
+            }
+            if let Some(connection) = opened {
                 return Ok(connection);
             }
         }
         Err(self.unreachable())
+    }
+
+    /// Takes out the least loaded target that is not down, and notes that it
+    /// is dialled: clients that come together shall not all go to one.
+    fn choose(&self, targets: &mut Vec<Arc<Target>>) -> Option<Arc<Target>> {
+        let mut state = self.state.lock();
+        targets.retain(|target| !state.health.is_down(&target.place()));
+        let connections = state.usable();
+        let least = targets
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, target)| load_of(target, &connections, &state.dialled));
+        let target = targets.remove(least?.0);
+        state.dialled.push(target.address.clone());
+        Some(target)
     }
 
     fn unreachable(&self) -> TransportError {
@@ -306,11 +318,16 @@ fn least_loaded(connections: &[Arc<Connection>]) -> Option<Arc<Connection>> {
 }
 
 /// How much goes to one address already: connections, then calls.
-fn load_of(target: &Target, connections: &[Arc<Connection>]) -> (usize, usize) {
+fn load_of(
+    target: &Target,
+    connections: &[Arc<Connection>],
+    dialled: &[Address],
+) -> (usize, usize) {
+    let dialled = dialled.iter().filter(|a| **a == target.address).count();
     connections
         .iter()
         .filter(|connection| connection.target.address == target.address)
-        .fold((0, 0), |(count, calls), connection| {
+        .fold((dialled, 0), |(count, calls), connection| {
             (count + 1, calls + connection.load.in_flight.load(Relaxed))
         })
 }
