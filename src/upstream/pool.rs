@@ -33,9 +33,12 @@ use super::{BoardStatus, PoolSettings, ResponseBody, TransportError};
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
 
-/// Pause before a call that was refused is sent again where it was: the
-/// upstream's new limit may be on its way.
-const REFUSED: Duration = Duration::from_millis(10);
+/// The same, where the upstream is just busy with others: over a second.
+const ATTEMPTS_BUSY: usize = 8;
+
+/// Pause before a call that was refused is sent again where it was, doubled
+/// each time: the upstream's new limit may be on its way.
+const REFUSED: Duration = Duration::from_millis(5);
 
 /// The head of an answer, or why there is none.
 type Answered = Result<Response<ResponseBody>, TransportError>;
@@ -219,13 +222,15 @@ impl Pool {
             alone,
             ticket,
         } = failed.recover().await;
-        let Some(request) = request.filter(|_| attempt < ATTEMPTS) else {
+        // It takes others: it was asked for more at a time than it likes.
+        let busy = alone && connection.load.in_flight.load(Relaxed) > 1;
+        let attempts = if busy { ATTEMPTS_BUSY } else { ATTEMPTS };
+        let Some(request) = request.filter(|_| attempt < attempts) else {
             return Err(error);
         };
-        if alone && attempt == 1 && connection.load.in_flight.load(Relaxed) > 1 {
-            // It takes others: it was asked for more at a time than it likes.
+        if busy {
             self.opener.hold_back(ticket);
-            tokio::time::sleep(REFUSED).await;
+            tokio::time::sleep(REFUSED * (1 << attempt)).await;
         } else {
             // Not there again, nor anybody else: what refuses one call refuses
             // others. Calls that run on it are let finish.

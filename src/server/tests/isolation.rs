@@ -197,14 +197,10 @@ async fn watch(bystander: &Client, case: &str, before: usize) {
     let (unary_median, unary_worst) = (unaries[calls / 2], unaries[calls - 1]);
     let (read_median, read_worst) = (reads[calls / 2], reads[calls - 1]);
     let after = resident_mib();
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
-        "isolation: {case}: {calls} rounds, bystander's unary call {:.1} ms (worst {:.1}), \
-         4 MiB read {:.1} ms (worst {:.1}), resident {before} -> {after} MiB",
-        ms(unary_median),
-        ms(unary_worst),
-        ms(read_median),
-        ms(read_worst),
+        "isolation: {case}: {calls} rounds, bystander's unary call {unary_median:.1?} (worst \
+         {unary_worst:.1?}), 4 MiB read {read_median:.1?} (worst {read_worst:.1?}), \
+         resident {before} -> {after} MiB",
     );
     // Far from a hang, with room for a loaded machine.
     assert!(unary_worst < Duration::from_secs(2) && read_worst < Duration::from_secs(4));
