@@ -47,15 +47,8 @@ pub(super) struct Failed {
     pub(super) connection: Arc<Connection>,
     ticket: Ticket,
     copy: Option<(Copied, oneshot::Receiver<Replay>)>,
-    error: Broken,
-}
-
-/// How a call failed.
-enum Broken {
-    /// hyper says so.
-    Sent(SendError),
-    /// It was ended for not moving.
-    Stalled,
+    /// None: it was ended for standing still.
+    error: Option<SendError>,
 }
 
 /// The head of a call.
@@ -100,9 +93,9 @@ where
             .as_ref()
             .and_then(|call| call.ticket.watch.as_ref());
         let answer = if watch.is_some_and(|watch| watch.ended(cx)) {
-            Err(Broken::Stalled)
+            Err(None)
         } else {
-            ready!(this.answer.poll(cx)).map_err(Broken::Sent)
+            ready!(this.answer.poll(cx)).map_err(Some)
         };
         let Some(call) = this.call.take() else {
             // Polled after it was done, which no caller does.
@@ -146,7 +139,7 @@ impl Failed {
             alone: false,
             ticket,
         };
-        let Broken::Sent(mut error) = error else {
+        let Some(mut error) = error else {
             return recovered;
         };
         let address = &recovered.ticket.load.address;

@@ -36,6 +36,9 @@ const GRACE: u32 = 20;
 /// No piece is held.
 const MOVING: u32 = 0;
 
+/// What a poll of an answer comes to.
+type NextFrame = Option<Result<Frame<Bytes>, hyper::Error>>;
+
 /// One call.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -119,10 +122,7 @@ impl Watch {
     }
 
     /// The next frame of the answer; `None` when the call was ended.
-    pub(super) fn poll_frame(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Option<Poll<Option<Result<Frame<Bytes>, hyper::Error>>>> {
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Option<Poll<NextFrame>> {
         if self.ended(cx) {
             return None;
         }

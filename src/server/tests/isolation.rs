@@ -62,18 +62,12 @@ async fn upstream(
 }
 
 /// Streams that stand still.
-enum Still {
-    Reading(Vec<h2::client::ResponseFuture>),
-    Writing(Vec<(h2::client::ResponseFuture, SendStream<Bytes>)>),
-}
+struct Still(Vec<(h2::client::ResponseFuture, SendStream<Bytes>)>);
 
 impl Still {
     /// What the client is told of those that were ended.
     async fn told(self) -> Vec<(String, String)> {
-        let (calls, _open): (Vec<_>, Vec<_>) = match self {
-            Self::Reading(all) => (all, Vec::new()),
-            Self::Writing(all) => all.into_iter().unzip(),
-        };
+        let (calls, _open): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         let patience = Duration::from_secs(5);
         let answers = calls.into_iter().map(|response| {
             let answer = tokio::time::timeout(patience, read_answer(response));
@@ -95,24 +89,20 @@ enum Offence {
 
 impl Offence {
     async fn commit(self, client: &Client, streams: usize) -> Still {
-        match self {
-            Self::Reads => {
-                let calls = (0..streams).map(|_| async {
-                    let (response, mut stream) = client.begin(request("/large")).await;
-                    stream.send_data(Bytes::new(), true).unwrap();
-                    response
-                });
-                Still::Reading(join_all(calls).await)
+        let calls = (0..streams).map(|_| async {
+            let path = match self {
+                Self::Reads => "/large",
+                Self::Writes => "/never",
+            };
+            let (response, mut stream) = client.begin(request(path)).await;
+            match self {
+                Self::Reads => stream.send_data(Bytes::new(), true),
+                Self::Writes => stream.send_data(vec![2; 40_000].into(), false),
             }
-            Self::Writes => {
-                let calls = (0..streams).map(|_| async {
-                    let (response, mut stream) = client.begin(request("/never")).await;
-                    stream.send_data(vec![2; 40_000].into(), false).unwrap();
-                    (response, stream)
-                });
-                Still::Writing(join_all(calls).await)
-            }
-        }
+            .unwrap();
+            (response, stream)
+        });
+        Still(join_all(calls).await)
     }
 }
 
@@ -368,11 +358,9 @@ async fn a_slow_reader_that_shares_a_connection_is_left_alone() {
     settings.stall_limit = Duration::from_millis(600);
     let proxy = Proxy::with(listener_settings(), settings);
     let (slow, bystander) = sharing(&proxy, &stub).await;
-    let Still::Reading(calls) = Offence::Reads.commit(&slow, 24).await else {
-        panic!()
-    };
+    let Still(calls) = Offence::Reads.commit(&slow, 24).await;
     // Every one moves now and then, for more than twice the limit.
-    let reads = calls.into_iter().map(|response| async {
+    let reads = calls.into_iter().map(|(response, _)| async {
         let mut body = soon(response).await.unwrap().into_body();
         let mut length = 0;
         let started = Instant::now();
