@@ -5,7 +5,7 @@
 //! Called by: `pool`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct Opener {
     opening: AtomicUsize,
     /// Claims that look for a connection.
     looking: AtomicUsize,
+    /// Calls refused by an upstream that was busy, counted round.
+    pub(super) refusals: AtomicU8,
     pub(super) keep_one: AtomicBool,
     /// Ticks while connections are shared; see `stalls`.
     pub(super) clock: Arc<Clock>,
@@ -78,6 +80,7 @@ impl Opener {
             state: Mutex::default(),
             opening: AtomicUsize::new(0),
             looking: AtomicUsize::new(0),
+            refusals: AtomicU8::new(0),
             keep_one: AtomicBool::new(false),
             clock: Arc::default(),
             probing: AtomicBool::new(false),

@@ -36,8 +36,8 @@ const ATTEMPTS: usize = 3;
 /// The same, where the upstream is just busy with others: over a second.
 const ATTEMPTS_BUSY: usize = 8;
 
-/// Pause before a call that was refused is sent again where it was, doubled
-/// each time: the upstream's new limit may be on its way.
+/// Pause, on average, before a call that was refused is sent again where it was,
+/// doubled each time: the upstream's new limit may be on its way.
 const REFUSED: Duration = Duration::from_millis(5);
 
 /// The head of an answer, or why there is none.
@@ -229,8 +229,8 @@ impl Pool {
             return Err(error);
         };
         if busy {
-            self.opener.hold_back(ticket);
-            tokio::time::sleep(REFUSED * (1 << attempt)).await;
+            let share = self.opener.hold_back(ticket);
+            tokio::time::sleep((REFUSED * (2 << attempt)).mul_f32(share)).await;
         } else {
             // Not there again, nor anybody else: what refuses one call refuses
             // others. Calls that run on it are let finish.

@@ -133,14 +133,18 @@ impl Opener {
         }
     }
 
-    /// Counts a refused call against the upstream's limit for a while.
-    pub(super) fn hold_back(&self, ticket: Ticket) {
+    /// Counts a refused call against the upstream's limit for a while. Returns
+    /// which share of its pause this call shall wait: calls that were refused
+    /// together shall not come together again.
+    pub(super) fn hold_back(&self, ticket: Ticket) -> f32 {
         let load = Arc::clone(&ticket.load);
         load.hold_back(ticket);
         self.runtime.spawn(async move {
             tokio::time::sleep(HELD_BACK).await;
             load.allow_again();
         });
+        const SHARES: u8 = 32;
+        f32::from(self.refusals.fetch_add(1, Relaxed) % SHARES) / f32::from(SHARES)
     }
 
     /// Keeps time while connections are shared, or the next client will share
