@@ -141,6 +141,7 @@ mod tests {
             "upstream-client-key",
             "upstream-server-name",
             "upstream-authority",
+            "upstream-max-connections",
             "max-size",
             "errors",
             "log-format",

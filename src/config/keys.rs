@@ -79,6 +79,7 @@ pub const KEYS: &[Key] = &[
     one("upstream.client_key", "--upstream-client-key", "", "its private key"),
     one("upstream.server_name", "--upstream-server-name", "", "name expected in the cache's certificate"),
     one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
+    one("upstream.max_connections", "--upstream-max-connections", "128", "connections to the cache that clients own one by one, over all threads; each thread has at least one"),
     one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
     one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
     one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; all mirrors together"),

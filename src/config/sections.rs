@@ -14,6 +14,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
     Config {
         allow_anonymous: r.one("allow_anonymous", v::truth),
         threads: r.one("threads", v::count),
+        upstream_connections: r.one("upstream.max_connections", v::upstream_connections),
         listen: listen(r),
         admin: r.one("admin.address", v::admin_address),
         upstream: upstream(r),

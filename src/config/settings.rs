@@ -18,6 +18,11 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Listener threads.
     pub threads: usize,
+    /// Connections to one upstream server that downstream connections own one
+    /// by one, over all listener threads; above it they share, and twice as
+    /// many are opened at most. Every thread gets the same part and at least
+    /// one: with more threads than this, there are as many as threads.
+    pub upstream_connections: usize,
     /// The gRPC listener.
     pub listen: Listen,
     /// The admin listener; `None` is off.

@@ -66,6 +66,7 @@ fn without_sources_everything_has_its_default() {
     assert_eq!(config.embedded.dir, Path::new("/home/u/.cache/assetgate"));
     assert_eq!(config.embedded.max_size, 10 << 30);
     assert_eq!(config.fetch.timeout, Duration::from_secs(600));
+    assert_eq!(config.upstream_connections, 128);
     assert_eq!(config.fetch.max_size, 16 << 30);
     assert!(config.fetch.allow_cidr.is_empty() && config.fetch.deny_cidr.is_empty());
     assert_eq!(config.errors.grpc_clients, ["please"]);
@@ -517,5 +518,24 @@ fn a_route_names_a_service_and_a_server() {
     ] {
         let problems = routed(bad).unwrap_err().to_string();
         assert!(problems.contains(says), "{bad}: {problems}");
+    }
+}
+
+#[test]
+fn the_number_of_upstream_connections_is_a_number_up_to_ten_thousand() {
+    let with = |text: &str| Sources {
+        flags: vec![flag("upstream.max_connections", &[text])],
+        ..Sources::default()
+    };
+    for (text, number) in [("1", 1), ("10000", 10_000)] {
+        assert_eq!(
+            load(&with(text)).unwrap().config.upstream_connections,
+            number
+        );
+    }
+    for (text, why) in [("0", "is not a whole number"), ("10001", "at most 10000")] {
+        let found = problems(&with(text)).join("");
+        assert!(found.contains(why), "{found}");
+        assert!(found.contains("--upstream-max-connections"), "{found}");
     }
 }

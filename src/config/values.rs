@@ -122,6 +122,14 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         .map_err(|_| format!("`{text}` is not a whole number above 0"))
 }
 
+/// A connection costs a socket and its buffers at both ends.
+pub(super) fn upstream_connections(text: &str) -> Result<usize, String> {
+    match count(text) {
+        Ok(connections) if connections > 10_000 => Err("must be at most 10000".to_owned()),
+        other => other,
+    }
+}
+
 pub(super) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "true" => Ok(true),

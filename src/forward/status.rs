@@ -18,6 +18,7 @@ pub(super) fn of(error: &TransportError) -> Status {
         TransportError::Unreachable { .. }
         | TransportError::Lost { .. }
         | TransportError::Refused { .. }
+        | TransportError::Stalled { .. }
         | TransportError::Reset { .. } => Status::unavailable(error.to_string()),
     }
 }

@@ -16,11 +16,6 @@ use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
 use crate::upstream::{Board, Endpoint, Pool, PoolSettings, Upstream};
 
-/// Connections to one server that all threads together may own one by one;
-/// beyond, clients share. A pool may open twice its part when shared ones are
-/// stuck.
-const CONNECTIONS: usize = 128;
-
 /// The cache, and the servers that answer some services in its place. Clones
 /// share them.
 #[derive(Clone)]
@@ -50,7 +45,7 @@ impl Backend {
     /// a remote one need not be up.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let transport = config.upstream.clone().unwrap_or_default();
-        let soft_cap = (CONNECTIONS / config.threads.max(1)).max(4);
+        let soft_cap = part(config.upstream_connections, config.threads);
         let connect = |endpoints| pool_settings(&transport, endpoints, soft_cap);
         let routes = config.routes.iter().map(|route| {
             let settings = connect(vec![route.url.clone()])?;
@@ -124,6 +119,11 @@ impl Backend {
     }
 }
 
+/// One thread's part of the connections to a server; never none.
+fn part(connections: usize, threads: usize) -> usize {
+    (connections / threads.max(1)).max(1)
+}
+
 fn pool_settings(
     upstream: &crate::config::Upstream,
     endpoints: Vec<Endpoint>,
@@ -147,4 +147,37 @@ fn pool_settings(
         settings.authority = Some(authority.parse().context("upstream.authority")?);
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_has_its_part_of_the_connections_and_at_least_one() {
+        assert_eq!(part(128, 1), 128);
+        assert_eq!(part(128, 3), 42);
+        assert_eq!(part(1, 1), 1);
+        assert_eq!(part(1, 8), 1);
+    }
+
+    #[test]
+    fn the_configured_number_is_the_cap_and_twice_that_the_hard_one() {
+        let mut config = crate::config::Config {
+            threads: 2,
+            upstream_connections: 10,
+            ..crate::config::load(&crate::config::Sources::default())
+                .unwrap()
+                .config
+        };
+        config.upstream = Some(crate::config::Upstream {
+            urls: vec!["grpc://cache.example:1".parse().unwrap()],
+            ..Default::default()
+        });
+        let backend = Backend::open(&config).unwrap();
+        let Cache::Remote(settings) = &backend.cache else {
+            panic!()
+        };
+        assert_eq!((settings.soft_cap, settings.hard_cap), (5, 10));
+    }
 }

@@ -55,6 +55,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_upstream_connections_opened_total", Counter, Unit::Count, "Connections to the cache opened."),
     ("assetgate_upstream_connections_lost_total", Counter, Unit::Count, "Connections to the cache that broke."),
     ("assetgate_upstream_dial_failures_total", Counter, Unit::Count, "Attempts to connect to the cache that failed."),
+    ("assetgate_upstream_calls_stalled_total", Counter, Unit::Count, "Calls ended because they stood still on a congested connection that clients share."),
     ("assetgate_upstream_calls_retried_total", Counter, Unit::Count, "Calls sent again because the cache had provably not processed them."),
     ("assetgate_panics_total", Counter, Unit::Count, "Calls that ended by a bug; each has a log line."),
     ("assetgate_embedded_bytes", Gauge, Unit::Bytes, "Bytes in the embedded cache."),

@@ -6,6 +6,9 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -19,6 +22,11 @@ use crate::proto::bytestream::{ReadRequest, WriteRequest};
 
 const READ: &str = "ByteStream.Read";
 const WRITE: &str = "ByteStream.Write";
+
+/// How long nothing may move, so that a cache that hangs cannot hold a fetch
+/// for ever. As long as a unary call may take: before it answers a write, a
+/// cache may verify all of it.
+const STALL: Duration = Duration::from_secs(120);
 
 /// Most data in one message of a write.
 const MAX_CHUNK: usize = 128 << 10;
@@ -45,6 +53,7 @@ impl Cache {
             return Ok(());
         }
         let (failed, failure) = oneshot::channel();
+        let progress = Arc::<Progress>::default();
         let upload = Upload {
             content: Box::pin(content),
             name: write_name(scope, digest),
@@ -52,6 +61,7 @@ impl Cache {
             taken: 0,
             sent: 0,
             buffered: Bytes::new(),
+            progress: Arc::clone(&progress),
             failed,
         };
         let messages = stream::unfold(Some(upload), Upload::step);
@@ -63,6 +73,7 @@ impl Cache {
             biased;
             Ok(error) = failure => return Err(Error::Source(error)),
             answer = call => answer,
+            () = progress.ends() => return Err(stalled(WRITE)),
         };
         match answer {
             Ok(answer) => committed(digest, answer.into_inner().committed_size),
@@ -88,12 +99,13 @@ impl Cache {
         let too_large = || Error::Corrupt(digest.clone());
         let size = usize::try_from(digest.size()).map_err(|_| too_large())?;
         let mut content = BytesMut::with_capacity(size.min(MAX_RESERVED));
-        let mut answer = match self.byte_stream().read(request).await {
+        let mut client = self.byte_stream();
+        let mut answer = match moving(client.read(request)).await? {
             Ok(answer) => answer.into_inner(),
             Err(status) => return absent_or(status),
         };
         loop {
-            match answer.message().await {
+            match moving(answer.message()).await? {
                 Ok(Some(part)) if content.len() + part.data.len() > size => return Err(too_large()),
                 Ok(Some(part)) => content.extend_from_slice(&part.data),
                 Ok(None) => return Ok(Some(content.freeze())),
@@ -104,6 +116,19 @@ impl Cache {
 
     fn byte_stream(&self) -> ByteStreamClient<Channel> {
         ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// Waits for the next thing that a read does.
+async fn moving<T>(next: impl Future<Output = T>) -> Result<T, Error> {
+    let next = tokio::time::timeout(STALL, next).await;
+    next.map_err(|_| stalled(READ))
+}
+
+fn stalled(method: &'static str) -> Error {
+    Error::Unreachable {
+        method,
+        reason: format!("nothing moved for {} s", STALL.as_secs()),
     }
 }
 
@@ -133,6 +158,35 @@ fn write_name(scope: &Scope, digest: &Digest) -> String {
     )
 }
 
+/// How a write gets on.
+#[derive(Default)]
+struct Progress {
+    /// Messages asked for or made.
+    steps: AtomicUsize,
+    /// Whether it is the source that is waited for: that has limits of its own.
+    at_source: AtomicBool,
+}
+
+impl Progress {
+    fn step(&self, at_source: bool) {
+        self.steps.fetch_add(1, Relaxed);
+        self.at_source.store(at_source, Relaxed);
+    }
+
+    /// Waits until the cache neither asked for a message nor answered for long.
+    async fn ends(&self) {
+        const LOOKS: u32 = 4;
+        let (mut before, mut idle) = (usize::MAX, 0);
+        while idle < LOOKS {
+            tokio::time::sleep(STALL / LOOKS).await;
+            let steps = self.steps.load(Relaxed);
+            let moved = steps != before || self.at_source.load(Relaxed);
+            idle = if moved { 0 } else { idle + 1 };
+            before = steps;
+        }
+    }
+}
+
 struct Upload {
     content: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
     name: String,
@@ -142,6 +196,7 @@ struct Upload {
     /// Bytes put into messages.
     sent: u64,
     buffered: Bytes,
+    progress: Arc<Progress>,
     failed: oneshot::Sender<String>,
 }
 
@@ -149,6 +204,7 @@ impl Upload {
     /// The next message, and what remains to be done after it.
     async fn step(this: Option<Self>) -> Option<(WriteRequest, Option<Self>)> {
         let mut this = this?;
+        this.progress.step(true);
         if this.buffered.is_empty()
             && let Err(error) = this.refill().await
         {
@@ -156,6 +212,7 @@ impl Upload {
             // The call is about to be dropped: never end it in good order.
             return std::future::pending().await;
         }
+        this.progress.step(false);
         let data = this.buffered.split_to(this.buffered.len().min(MAX_CHUNK));
         let write_offset = i64::try_from(this.sent).unwrap_or(i64::MAX);
         this.sent += data.len() as u64;

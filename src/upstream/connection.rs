@@ -30,9 +30,6 @@ use super::transport_error::root;
 use super::{PoolSettings, dial};
 use crate::net::{Coalesced, Executor, FirstWords, Flushed, Piece, Stream};
 
-/// Streams that nobody reads, from which on a shared connection is stuck.
-const STUCK: i32 = 16;
-
 /// A connection that was open at least once.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -127,9 +124,9 @@ impl Connection {
         !self.load.retired.load(Relaxed)
     }
 
-    /// Whether clients that share it would wait for one that does not read.
+    /// Whether clients that share it would wait for what does not move.
     pub(super) fn stuck(&self) -> bool {
-        self.load.owners.load(Relaxed) > 1 && self.load.stalls.stalled() >= STUCK
+        self.load.owners.load(Relaxed) > 1 && self.load.congested()
     }
 
     /// Sends the head of a call. It fails when the upstream takes no more

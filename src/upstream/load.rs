@@ -1,19 +1,30 @@
 //! How much one upstream connection carries: calls in flight, free streams,
-//! streams that nobody reads, downstream connections that own it.
+//! streams that do not move, downstream connections that own it.
 //!
 //! Not for: choosing a connection (`pool`).
 //! Called by: `connection`, `pool`, the bodies.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::TransportError;
+use super::stalls::{Clock, Stalls};
+use super::watch::{Watch, Watches, Way};
 
 /// A peer that allows this many streams does not limit us.
 const UNLIMITED: usize = 1_000_000;
+
+/// Answers that nobody reads, from which on a connection is congested: of a
+/// window of 8 MiB they hold at most half.
+const UNREAD: i32 = 16;
+
+/// Request bodies that the upstream does not take, from which on it is. How
+/// large the upstream's window is nobody knows; with many servers one body
+/// fills it.
+const UNTAKEN: i32 = 1;
 
 /// Load of one connection.
 #[derive(Debug)]
@@ -25,28 +36,45 @@ pub(super) struct Load {
     pub(super) waiting: AtomicUsize,
     /// Downstream connections that send their calls here.
     pub(super) owners: AtomicUsize,
+    /// Set for good: it had several owners at a time.
+    shared: AtomicBool,
     /// Set for good: no new calls.
     pub(super) retired: AtomicBool,
     /// What the peer allows.
     limit: AtomicUsize,
     streams: Semaphore,
-    /// Streams to take away as they end, since the peer lowered its limit.
-    debt: Mutex<usize>,
-    pub(super) stalls: Stalls,
+    owed: Mutex<Owed>,
+    clock: Arc<Clock>,
+    answers: Stalls,
+    requests: Stalls,
+    pub(super) watches: Watches,
+}
+
+/// Streams that are fewer than the peer's limit says.
+#[derive(Debug, Default)]
+struct Owed {
+    /// To be taken away as they end, since the peer lowered its limit.
+    debt: usize,
+    /// Not given out, since the peer refused a call below its limit.
+    refused: usize,
 }
 
 impl Load {
-    pub(super) fn new(address: Arc<str>, clock: Arc<AtomicU32>) -> Self {
+    pub(super) fn new(address: Arc<str>, clock: Arc<Clock>) -> Self {
         Self {
             address,
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             owners: AtomicUsize::new(0),
+            shared: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             limit: AtomicUsize::new(0),
             streams: Semaphore::new(0),
-            debt: Mutex::new(0),
-            stalls: Stalls::new(clock),
+            owed: Mutex::default(),
+            answers: Stalls::new(Arc::clone(&clock)),
+            requests: Stalls::new(Arc::clone(&clock)),
+            watches: Watches::default(),
+            clock,
         }
     }
 
@@ -56,16 +84,80 @@ impl Load {
         if self.limit.load(Relaxed) == limit {
             return;
         }
-        let mut debt = self.debt.lock();
+        let mut owed = self.owed.lock();
         let before = self.limit.swap(limit, Relaxed);
-        if limit > before {
-            let paid = (limit - before).min(*debt);
-            *debt -= paid;
-            self.streams.add_permits(limit - before - paid);
-        } else {
-            let less = before - limit;
-            *debt += less - self.streams.forget_permits(less);
+        // Now the peer has said what it takes.
+        let mut more = std::mem::take(&mut owed.refused) + limit.saturating_sub(before);
+        let paid = more.min(owed.debt);
+        owed.debt -= paid;
+        more -= paid;
+        self.streams.add_permits(more);
+        let less = before.saturating_sub(limit);
+        owed.debt += less - self.streams.forget_permits(less);
+    }
+
+    /// The peer refused a call although its limit allowed it: for now one less
+    /// is sent at a time. Consumes the refused call's own share.
+    pub(super) fn hold_back(&self, mut ticket: Ticket) {
+        if ticket.limited {
+            ticket.limited = false;
+            self.owed.lock().refused += 1;
         }
+    }
+
+    /// The end of one [`Load::hold_back`], unless the peer changed its limit
+    /// since.
+    pub(super) fn allow_again(&self) {
+        let mut owed = self.owed.lock();
+        if owed.refused > 0 {
+            owed.refused -= 1;
+            drop(owed);
+            self.end_stream();
+        }
+    }
+
+    /// A downstream connection sends its calls here from now on.
+    pub(super) fn add_owner(&self) {
+        if self.owners.fetch_add(1, Relaxed) > 0 {
+            self.shared.store(true, Relaxed);
+        }
+    }
+
+    /// Whether so much does not move that what else is sent here may wait for
+    /// it.
+    pub(super) fn congested(&self) -> bool {
+        self.answers.stalled() >= UNREAD || self.requests.stalled() >= UNTAKEN
+    }
+
+    /// Whether what does not move is mostly calls of this owner's: for those
+    /// another connection would only be the next to fill.
+    pub(super) fn congested_by(&self, owner: usize) -> bool {
+        let all = self.answers.stalled() + self.requests.stalled();
+        let own = self.watches.stalled_of(owner, 2, self.clock.now());
+        own * 2 >= usize::try_from(all).unwrap_or(0)
+    }
+
+    /// What a call fails with that was ended for not moving.
+    pub(super) fn stalled(&self) -> TransportError {
+        TransportError::Stalled {
+            address: Arc::clone(&self.address),
+        }
+    }
+
+    /// Makes room for the tick that begins.
+    pub(super) fn prepare_tick(&self) {
+        self.answers.prepare();
+        self.requests.prepare();
+        self.watches.tidy();
+    }
+
+    /// Ends the calls that do not move for so many ticks, if others may be
+    /// waiting for them. Says how many.
+    pub(super) fn end_stalled(&self, ticks: u32) -> usize {
+        if !self.shared.load(Relaxed) || !self.congested() {
+            return 0;
+        }
+        self.watches.end_stalled(ticks, self.clock.now())
     }
 
     /// Counts the call, if the peer allows one more stream now.
@@ -91,10 +183,12 @@ impl Load {
 
     fn ticket(self: &Arc<Self>, limited: bool) -> Ticket {
         self.in_flight.fetch_add(1, Relaxed);
+        let watched = self.clock.running.load(Relaxed);
         Ticket {
             load: Arc::clone(self),
             limited,
             held: None,
+            watch: watched.then(|| self.watches.begin()),
         }
     }
 
@@ -124,9 +218,9 @@ impl Load {
     }
 
     fn end_stream(&self) {
-        let mut debt = self.debt.lock();
-        if *debt > 0 {
-            *debt -= 1;
+        let mut owed = self.owed.lock();
+        if owed.debt > 0 {
+            owed.debt -= 1;
         } else {
             self.streams.add_permits(1);
         }
@@ -147,19 +241,37 @@ pub(super) struct Ticket {
     pub(super) load: Arc<Load>,
     limited: bool,
     held: Option<u32>,
+    /// Where connections are shared.
+    pub(super) watch: Option<Arc<Watch>>,
 }
 
 impl Ticket {
     /// The reader of the response asks for more.
     pub(super) fn asked(&mut self) {
         if let Some(since) = self.held.take() {
-            self.load.stalls.leave(since);
+            self.load.answers.leave(since);
+            if let Some(watch) = &self.watch {
+                watch.moved(Way::Answer);
+            }
         }
     }
 
     /// The reader was given a piece, and has to come back for the next.
     pub(super) fn gave(&mut self) {
-        self.held = Some(self.load.stalls.enter());
+        let now = self.load.answers.enter();
+        self.held = Some(now);
+        if let Some(watch) = &self.watch {
+            watch.held(Way::Answer, now);
+        }
+    }
+
+    /// The same watch for the request body.
+    pub(super) fn hold(&self) -> Hold {
+        Hold {
+            load: Arc::clone(&self.load),
+            held: None,
+            watch: self.watch.clone(),
+        }
     }
 }
 
@@ -173,88 +285,44 @@ impl Drop for Ticket {
     }
 }
 
-/// The same watch for a request body, which outlives no ticket.
+/// What [`Ticket`] is for the answer, for a request body: hyper may keep it
+/// longer than the call lasts.
 #[derive(Debug)]
 pub(super) struct Hold {
     load: Arc<Load>,
     held: Option<u32>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Hold {
-    pub(super) fn new(load: Arc<Load>) -> Self {
-        Self { load, held: None }
-    }
-
     pub(super) fn asked(&mut self) {
         if let Some(since) = self.held.take() {
-            self.load.stalls.leave(since);
+            self.load.requests.leave(since);
+            if let Some(watch) = &self.watch {
+                watch.moved(Way::Request);
+            }
+        }
+    }
+
+    /// A piece of so many bytes is on its way.
+    pub(super) fn passes(&self, bytes: usize) {
+        if let Some(watch) = &self.watch {
+            watch.sent(bytes, self.load.clock.now());
         }
     }
 
     pub(super) fn gave(&mut self) {
-        self.held = Some(self.load.stalls.enter());
+        let now = self.load.requests.enter();
+        self.held = Some(now);
+        if let Some(watch) = &self.watch {
+            watch.held(Way::Request, now);
+        }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         self.asked();
-    }
-}
-
-/// Counts bodies whose reader took a piece and did not come back, by age.
-///
-/// The age is in ticks of a clock that the pool advances only while
-/// connections are shared, so that the common path reads no time. A reader
-/// that waits for the upstream asked last, and does not count: only one that
-/// holds a piece and does not ask is stuck.
-#[derive(Debug)]
-pub(super) struct Stalls {
-    clock: Arc<AtomicU32>,
-    total: AtomicI32,
-    /// Of these, the ones that began to hold in each of the last ticks.
-    recent: [AtomicI32; 4],
-}
-
-impl Stalls {
-    fn new(clock: Arc<AtomicU32>) -> Self {
-        Self {
-            clock,
-            total: AtomicI32::new(0),
-            recent: Default::default(),
-        }
-    }
-
-    fn slot(&self, tick: u32) -> &AtomicI32 {
-        &self.recent[(tick & 3) as usize]
-    }
-
-    fn enter(&self) -> u32 {
-        let now = self.clock.load(Relaxed);
-        self.total.fetch_add(1, Relaxed);
-        self.slot(now).fetch_add(1, Relaxed);
-        now
-    }
-
-    fn leave(&self, since: u32) {
-        self.total.fetch_sub(1, Relaxed);
-        if self.clock.load(Relaxed).wrapping_sub(since) < 3 {
-            self.slot(since).fetch_sub(1, Relaxed);
-        }
-    }
-
-    /// Makes room for the tick that begins; the pool then advances the clock.
-    pub(super) fn prepare(&self, next: u32) {
-        self.slot(next).store(0, Relaxed);
-    }
-
-    /// Bodies held for at least two whole ticks.
-    pub(super) fn stalled(&self) -> i32 {
-        let now = self.clock.load(Relaxed);
-        let recent: i32 = (0..3)
-            .map(|age| self.slot(now.wrapping_sub(age)).load(Relaxed))
-            .sum();
-        self.total.load(Relaxed) - recent
     }
 }
 
@@ -267,9 +335,8 @@ mod tests {
     }
 
     fn tick(load: &Load) {
-        let next = load.stalls.clock.load(Relaxed) + 1;
-        load.stalls.prepare(next);
-        load.stalls.clock.store(next, Relaxed);
+        load.prepare_tick();
+        load.clock.advance();
     }
 
     #[tokio::test]
@@ -301,28 +368,73 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_held_for_two_ticks_is_stalled() {
+    async fn a_refusal_below_the_limit_lowers_it_until_allowed_again_or_restated() {
+        let load = load();
+        load.set_limit(2);
+        let one = load.admit(0).await.unwrap().unwrap();
+        let refused = load.admit(0).await.unwrap().unwrap();
+        load.hold_back(refused);
+        assert!(load.admit(0).await.is_err(), "one at a time for now");
+        drop(one);
+        let one = load.admit(0).await.unwrap().unwrap();
+        load.allow_again();
+        let two = load.admit(0).await.unwrap().unwrap();
+
+        load.hold_back(two);
+        load.set_limit(1);
+        assert!(load.admit(0).await.is_err(), "one is still open");
+        drop(one);
+        let one = load.admit(0).await.unwrap().unwrap();
+        load.allow_again();
+        assert!(load.admit(0).await.is_err(), "the peer's own word counts");
+        drop(one);
+        assert_eq!(load.in_flight.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn only_what_another_owner_may_wait_for_is_ended() {
         let load = load();
         load.set_limit(usize::MAX);
-        let mut held = load.admit(0).await.unwrap().unwrap();
+        load.clock.running.store(true, Relaxed);
+        let mut held: Vec<_> = Vec::new();
+        for _ in 0..UNREAD {
+            let mut ticket = load.admit(0).await.unwrap().unwrap();
+            ticket.gave();
+            ticket.watch.as_ref().unwrap().belongs_to(7);
+            held.push(ticket);
+        }
         let mut busy = load.admit(0).await.unwrap().unwrap();
-        let mut waiting = load.admit(0).await.unwrap().unwrap();
-        held.gave();
-        waiting.gave();
-        waiting.asked();
+        load.add_owner();
         for _ in 0..10 {
             busy.asked();
             busy.gave();
             tick(&load);
         }
-        assert_eq!(
-            load.stalls.stalled(),
-            1,
-            "the one that took and never asked"
-        );
-        held.asked();
-        assert_eq!(load.stalls.stalled(), 0);
-        drop((held, busy, waiting));
-        assert_eq!(load.stalls.total.load(Relaxed), 0);
+        assert!(load.congested() && load.congested_by(7) && !load.congested_by(8));
+        assert_eq!(load.end_stalled(5), 0, "it is nobody else's");
+        load.add_owner();
+        assert_eq!(load.end_stalled(20), 0, "not yet");
+        assert_eq!(load.end_stalled(5), 16);
+        assert_eq!(load.end_stalled(5), 0, "once");
+        drop(held);
+        assert!(!load.congested());
+        load.prepare_tick();
+        drop(busy);
+    }
+
+    #[tokio::test]
+    async fn one_request_body_that_the_upstream_does_not_take_congests() {
+        let load = load();
+        load.set_limit(usize::MAX);
+        let ticket = load.admit(0).await.unwrap().unwrap();
+        let mut hold = ticket.hold();
+        hold.gave();
+        for _ in 0..3 {
+            assert!(!load.congested());
+            tick(&load);
+        }
+        assert!(load.congested());
+        hold.asked();
+        assert!(!load.congested());
     }
 }

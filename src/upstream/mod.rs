@@ -30,11 +30,13 @@ mod response;
 mod sent;
 mod service;
 mod settings;
+mod stalls;
 mod target;
 mod transport_error;
 mod tree;
 mod upkeep;
 mod upload;
+mod watch;
 
 pub use cache::Cache;
 pub use context::CallContext;

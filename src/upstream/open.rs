@@ -5,7 +5,7 @@
 //! Called by: `pool`.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::connection::Connection;
 use super::dial::resolve;
 use super::health::{Health, Place};
 use super::load::Load;
-use super::target::Target;
+use super::stalls::Clock;
+use super::target::{Address, Target};
 use super::{PoolSettings, TransportError};
 
 /// Free connections kept for the next downstream connection.
@@ -34,10 +35,11 @@ pub(super) struct Opener {
     opening: AtomicUsize,
     /// Claims that look for a connection.
     looking: AtomicUsize,
+    /// Calls refused by an upstream that was busy, counted round.
+    pub(super) refusals: AtomicU8,
     pub(super) keep_one: AtomicBool,
-    /// Ticks while connections are shared; see `load::Stalls`.
-    pub(super) clock: Arc<AtomicU32>,
-    pub(super) ticking: AtomicBool,
+    /// Ticks while connections are shared; see `stalls`.
+    pub(super) clock: Arc<Clock>,
     pub(super) probing: AtomicBool,
     pub(super) refilling: AtomicBool,
     pub(super) this: Weak<Opener>,
@@ -47,6 +49,8 @@ pub(super) struct Opener {
 pub(super) struct State {
     /// All connections, owned or spare.
     live: Vec<Weak<Connection>>,
+    /// Where connections are being opened.
+    dialled: Vec<Address>,
     /// Those that nobody owns.
     pub(super) spares: Vec<Arc<Connection>>,
     pub(super) health: Health,
@@ -54,11 +58,17 @@ pub(super) struct State {
 }
 
 impl State {
+    /// All connections, with those on which calls only finish.
+    pub(super) fn all(&mut self) -> Vec<Arc<Connection>> {
+        self.live.retain(|connection| connection.strong_count() > 0);
+        self.live.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// All connections that take calls.
     pub(super) fn usable(&mut self) -> Vec<Arc<Connection>> {
-        self.live.retain(|connection| connection.strong_count() > 0);
-        let usable = |connection: &Weak<Connection>| connection.upgrade().filter(|c| c.usable());
-        self.live.iter().filter_map(usable).collect()
+        let mut usable = self.all();
+        usable.retain(|connection| connection.usable());
+        usable
     }
 }
 
@@ -70,9 +80,9 @@ impl Opener {
             state: Mutex::default(),
             opening: AtomicUsize::new(0),
             looking: AtomicUsize::new(0),
+            refusals: AtomicU8::new(0),
             keep_one: AtomicBool::new(false),
             clock: Arc::default(),
-            ticking: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             refilling: AtomicBool::new(false),
             this: this.clone(),
@@ -115,8 +125,8 @@ impl Opener {
         let count = connections.len() + self.opening.load(Relaxed);
         let least = least_loaded(&connections);
         let cap = match &least {
-            // All are stuck: the point of the hard cap.
-            Some(least) if least.stuck() => self.settings.hard_cap,
+            // All are: the point of the hard cap.
+            Some(least) if least.load.congested() => self.settings.hard_cap,
             Some(_) => self.settings.soft_cap,
             // The cap is for sharing; with nothing to share there is no cap.
             None => usize::MAX,
@@ -129,11 +139,9 @@ impl Opener {
         };
         match (opened, least) {
             (Some(Ok(opened)), _) => Ok(opened),
-            // Also when the upstream takes no further connection.
-            (_, Some(least)) => {
-                self.tick();
-                Ok(least)
-            }
+            // Also when the upstream takes no further connection. A congested
+            // one moves again at the latest after the stall limit.
+            (_, Some(least)) => Ok(least),
             (Some(Err(error)), None) => Err(error),
             (None, None) => Err(self.unreachable()),
         }
@@ -145,24 +153,34 @@ impl Opener {
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
         self.opening.fetch_add(1, Relaxed);
         let _opening = Counted(&self.opening);
-        let targets = self.targets(false).await;
-        let candidates = {
+        let mut targets = self.targets(false).await;
+        while let Some(target) = self.choose(&mut targets) {
+            let opened = self.connect(Arc::clone(&target)).await;
             let mut state = self.state.lock();
-            let connections = state.usable();
-            let mut candidates: Vec<_> = targets
-                .into_iter()
-                .filter(|target| !state.health.is_down(&target.place()))
-                .map(|target| (load_of(&target, &connections), target))
-                .collect();
-            candidates.sort_by_key(|(load, _)| *load);
-            candidates
-        };
-        for (_, target) in candidates {
-            if let Some(connection) = self.connect(target).await {
+            let dialled = state.dialled.iter().position(|a| *a == target.address);
+            if let Some(index) = dialled {
+                state.dialled.swap_remove(index);
+            }
+            if let Some(connection) = opened {
                 return Ok(connection);
             }
         }
         Err(self.unreachable())
+    }
+
+    /// Takes out the least loaded target that is not down, and notes that it
+    /// is dialled: clients that come together shall not all go to one.
+    fn choose(&self, targets: &mut Vec<Arc<Target>>) -> Option<Arc<Target>> {
+        let mut state = self.state.lock();
+        targets.retain(|target| !state.health.is_down(&target.place()));
+        let connections = state.usable();
+        let least = targets
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, target)| load_of(target, &connections, &state.dialled));
+        let target = targets.remove(least?.0);
+        state.dialled.push(target.address.clone());
+        Some(target)
     }
 
     fn unreachable(&self) -> TransportError {
@@ -199,8 +217,15 @@ impl Opener {
                 self.settings.board.opened();
                 let mut state = self.state.lock();
                 state.live.push(Arc::downgrade(&connection));
-                if state.health.set_up(&target.place()) {
+                let shares = state.usable().len() >= self.settings.soft_cap;
+                let again = state.health.set_up(&target.place());
+                drop(state);
+                if shares {
+                    self.tick();
+                }
+                if again {
                     tracing::info!(upstream.address = %target.label, "upstream can be reached again");
+                    self.rebalance();
                 }
                 Some(connection)
             }
@@ -281,12 +306,13 @@ impl Drop for Looking {
     }
 }
 
-/// The connection with the fewest calls, one that is not stuck if there is any.
+/// The connection with the fewest calls, one that is not congested if there is
+/// any.
 fn least_loaded(connections: &[Arc<Connection>]) -> Option<Arc<Connection>> {
     let load = |connection: &&Arc<Connection>| {
         let load = &connection.load;
         (
-            connection.stuck(),
+            connection.load.congested(),
             load.in_flight.load(Relaxed) + load.waiting.load(Relaxed),
             load.owners.load(Relaxed),
         )
@@ -295,11 +321,16 @@ fn least_loaded(connections: &[Arc<Connection>]) -> Option<Arc<Connection>> {
 }
 
 /// How much goes to one address already: connections, then calls.
-fn load_of(target: &Target, connections: &[Arc<Connection>]) -> (usize, usize) {
+fn load_of(
+    target: &Target,
+    connections: &[Arc<Connection>],
+    dialled: &[Address],
+) -> (usize, usize) {
+    let dialled = dialled.iter().filter(|a| **a == target.address).count();
     connections
         .iter()
         .filter(|connection| connection.target.address == target.address)
-        .fold((0, 0), |(count, calls), connection| {
+        .fold((dialled, 0), |(count, calls), connection| {
             (count + 1, calls + connection.load.in_flight.load(Relaxed))
         })
 }

@@ -13,14 +13,16 @@
 //! Called by: `forward`, `service` (typed clients).
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use parking_lot::Mutex;
 
 use super::connection::Connection;
+use super::load::Ticket;
 use super::open::Opener;
 use super::sent::{Failed, Sent};
 use super::upload::Upload;
@@ -28,6 +30,13 @@ use super::{BoardStatus, PoolSettings, RequestBody, ResponseBody, TransportError
 
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
+
+/// The same, where the upstream is just busy with others: over a second.
+const ATTEMPTS_BUSY: usize = 8;
+
+/// Pause, on average, before a call that was refused is sent again where it was,
+/// doubled each time: the upstream's new limit may be on its way.
+const REFUSED: Duration = Duration::from_millis(5);
 
 /// The head of an answer, or why there is none.
 type Answered = Result<Response<ResponseBody>, TransportError>;
@@ -46,6 +55,9 @@ pub struct Affinity(Arc<Claim>);
 #[derive(Debug)]
 struct Claim {
     connection: Mutex<Option<Arc<Connection>>>,
+    /// The tick in which it was found that nothing is better than a connection
+    /// that is stuck.
+    content: AtomicU32,
     opening: Arc<tokio::sync::Mutex<()>>,
     opener: Weak<Opener>,
 }
@@ -54,12 +66,41 @@ impl Claim {
     fn usable(&self) -> Option<Arc<Connection>> {
         let connection = self.connection.lock();
         let connection = connection.as_ref()?;
-        (connection.usable() && !connection.stuck()).then(|| Arc::clone(connection))
+        let stays = connection.usable() && (!connection.stuck() || self.is_content());
+        stays.then(|| Arc::clone(connection))
+    }
+
+    #[cold]
+    fn is_content(&self) -> bool {
+        let opener = self.opener.upgrade();
+        opener.is_some_and(|opener| opener.clock.now() == self.content.load(Relaxed))
+    }
+
+    /// Keeps to a stuck connection until the next tick: when it is this
+    /// claim's own calls that make it so, or nothing better is to be had.
+    fn be_content(&self, opener: &Opener) {
+        self.content.store(opener.clock.now(), Relaxed);
+    }
+
+    /// The connection, if it is stuck because of this claim's calls: they
+    /// would make the next one stuck as well.
+    fn own_fault(&self, opener: &Opener) -> Option<Arc<Connection>> {
+        let connection = self.connection.lock().clone()?;
+        let own = connection.usable() && connection.load.congested_by(self.number());
+        own.then(|| {
+            self.be_content(opener);
+            connection
+        })
+    }
+
+    /// Tells claims apart.
+    fn number(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     fn replace(&self, connection: Option<Arc<Connection>>) {
         if let Some(connection) = &connection {
-            connection.load.owners.fetch_add(1, Relaxed);
+            connection.load.add_owner();
         }
         let old = std::mem::replace(&mut *self.connection.lock(), connection);
         if let Some(old) = old {
@@ -74,6 +115,15 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.replace(None);
+    }
+}
+
+impl Affinity {
+    /// Where calls are watched, notes whose this one is.
+    fn owns(&self, ticket: &Ticket) {
+        if let Some(watch) = &ticket.watch {
+            watch.belongs_to(self.0.number());
+        }
     }
 }
 
@@ -97,6 +147,7 @@ impl Pool {
     pub fn affinity(&self) -> Affinity {
         Affinity(Arc::new(Claim {
             connection: Mutex::new(None),
+            content: AtomicU32::new(u32::MAX),
             opening: Arc::default(),
             opener: Arc::downgrade(&self.opener),
         }))
@@ -121,6 +172,7 @@ impl Pool {
         let request = request.map(Upload::from);
         let ready = affinity.0.usable().and_then(|connection| {
             let ticket = connection.load.try_admit()?;
+            affinity.owns(&ticket);
             Some((connection, ticket))
         });
         let (pool, affinity) = (self.clone(), affinity.clone());
@@ -159,6 +211,7 @@ impl Pool {
                 // It ended meanwhile.
                 continue;
             };
+            affinity.owns(&ticket);
             let failed = match Sent::new(connection, ticket, request) {
                 Ok(sent) => match Box::pin(sent).await {
                     Ok(response) => return Ok(response),
@@ -179,23 +232,35 @@ impl Pool {
     ) -> Answered {
         let Failed {
             connection,
+            ticket,
             error,
             request,
+            alone,
             sent,
         } = *failed;
         if !sent {
             // The upstream closes it; calls that run on it are let finish.
+            drop(ticket);
             connection.load.retire();
             drop(connection);
             let request = request.ok_or(error)?;
             return self.send(affinity, request, attempt).await;
         }
-        let Some(request) = request.filter(|_| attempt < ATTEMPTS) else {
+        // It takes others: it was asked for more at a time than it likes.
+        let busy = alone && connection.load.in_flight.load(Relaxed) > 1;
+        let attempts = if busy { ATTEMPTS_BUSY } else { ATTEMPTS };
+        let Some(request) = request.filter(|_| attempt < attempts) else {
             return Err(error);
         };
-        // Not there again, nor anybody else: what refuses one call refuses
-        // others. Calls that run on it are let finish.
-        connection.load.retire();
+        if busy {
+            let share = self.opener.hold_back(ticket);
+            tokio::time::sleep((REFUSED * (2 << attempt)).mul_f32(share)).await;
+        } else {
+            // Not there again, nor anybody else: what refuses one call refuses
+            // others. Calls that run on it are let finish.
+            drop(ticket);
+            connection.load.retire();
+        }
         drop(connection);
         metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
         self.send(affinity, request, attempt + 1).await
@@ -209,7 +274,7 @@ impl Pool {
         }
         // One at a time: calls that arrive together shall share the connection.
         let turn = Arc::clone(&claim.opening).lock_owned().await;
-        if let Some(connection) = claim.usable() {
+        if let Some(connection) = claim.usable().or_else(|| claim.own_fault(&self.opener)) {
             return Ok(connection);
         }
         // By a task of its own: a caller who leaves does not undo what is under
@@ -219,6 +284,9 @@ impl Pool {
         let opening = self.opener.runtime.spawn(async move {
             let _looking = looking;
             let connection = opener.obtain().await?;
+            if connection.load.congested() {
+                claim.be_content(&opener);
+            }
             claim.replace(Some(Arc::clone(&connection)));
             drop(turn);
             Ok(connection)

@@ -22,8 +22,6 @@ pub(super) struct Pump {
     stream: SendStream<Piece>,
     /// A piece that waits for window.
     waiting: Option<Bytes>,
-    /// Whether anything was sent yet.
-    began: bool,
     /// Whether all was sent, or no more is wanted.
     done: bool,
     hold: Hold,
@@ -36,7 +34,6 @@ impl Pump {
             upload,
             stream,
             waiting: None,
-            began: false,
             done,
             hold,
         }
@@ -98,10 +95,10 @@ impl Pump {
                 return;
             }
         };
-        // h2 keeps the first piece until there is window for it: nearly always
+        self.hold.passes(piece.len());
+        // h2 keeps the last piece until there is window for it: nearly always
         // there is, and it is the only one of most calls.
-        if !self.began || piece.is_empty() {
-            self.began = true;
+        if self.upload.is_end() || piece.is_empty() {
             return self.send(piece);
         }
         // One byte claims a share of the connection's window; the whole piece

@@ -2,7 +2,7 @@
 //! know about it.
 //!
 //! Not for: what a client is told when it breaks off (`forward::body`).
-//! Called by: `pool` makes them, `forward` and the typed clients read them.
+//! Called by: `sent` makes them, `forward` and the typed clients read them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,29 +18,26 @@ use super::load::Ticket;
 /// An answer as it comes in.
 #[derive(Debug)]
 pub struct ResponseBody {
+    /// None where the call's watch has it.
+    answer: Option<Answer>,
+    ticket: Ticket,
+}
+
+/// What holds a share of the connection's windows until it is dropped.
+#[derive(Debug)]
+pub(super) struct Answer {
     incoming: RecvStream,
     /// Whether only trailers can come.
     data_done: bool,
-    ticket: Ticket,
     /// Sends the rest of the request; ends with this.
     _rest: Option<AbortOnDropHandle<()>>,
 }
 
-impl ResponseBody {
-    pub(super) fn new(
-        incoming: RecvStream,
-        ticket: Ticket,
-        rest: Option<AbortOnDropHandle<()>>,
-    ) -> Self {
-        Self {
-            incoming,
-            data_done: false,
-            ticket,
-            _rest: rest,
-        }
-    }
+/// A frame of an answer; none at its end.
+pub(super) type Polled = Poll<Result<Option<Frame<Bytes>>, h2::Error>>;
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, h2::Error>> {
+impl Answer {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         if !self.data_done {
             if let Some(piece) = ready!(self.incoming.poll_data(cx)) {
                 let piece = piece?;
@@ -52,6 +49,41 @@ impl ResponseBody {
         }
         let trailers = ready!(self.incoming.poll_trailers(cx))?;
         Poll::Ready(Ok(trailers.map(Frame::trailers)))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        incoming: RecvStream,
+        ticket: Ticket,
+        rest: Option<AbortOnDropHandle<()>>,
+    ) -> Self {
+        let answer = Answer {
+            incoming,
+            data_done: false,
+            _rest: rest,
+        };
+        let answer = match &ticket.watch {
+            Some(watch) => {
+                watch.keep(answer);
+                None
+            }
+            None => Some(answer),
+        };
+        Self { answer, ticket }
+    }
+
+    /// `None` when the call was ended for standing still.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Polled> {
+        match (&mut self.answer, &self.ticket.watch) {
+            (Some(answer), _) => Some(answer.poll_frame(cx)),
+            (None, Some(watch)) => watch.poll_frame(cx),
+            (None, None) => None,
+        }
     }
 }
 
@@ -65,8 +97,10 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         let this = &mut *self;
         this.ticket.asked();
-        let frame = ready!(this.poll(cx));
-        Poll::Ready(match frame {
+        let Some(polled) = this.poll(cx) else {
+            return Poll::Ready(Some(Err(this.ticket.load.stalled())));
+        };
+        Poll::Ready(match ready!(polled) {
             Ok(frame) => {
                 // Trailers are the end: nobody comes back after them.
                 if frame.as_ref().is_some_and(Frame::is_data) {
@@ -81,7 +115,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match (&self.answer, &self.ticket.watch) {
+            (Some(answer), _) => answer.is_end_stream(),
+            (None, Some(watch)) => watch.is_end_stream(),
+            (None, None) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 use h2::client::ResponseFuture;
 use http::{Request, Response};
 use tokio_util::task::AbortOnDropHandle;
+use tower::BoxError;
 
 use super::connection::Connection;
-use super::load::{Hold, Ticket};
+use super::load::Ticket;
 use super::pump::Pump;
 use super::transport_error::unprocessed;
 use super::upload::Upload;
@@ -38,12 +39,25 @@ struct Call {
 /// A call that failed.
 pub(super) struct Failed {
     pub(super) connection: Arc<Connection>,
+    pub(super) ticket: Ticket,
     pub(super) error: TransportError,
     /// The call itself if it may be sent again: if the upstream provably did
     /// not look at it, and all of it is still there.
     pub(super) request: Option<Request<Upload>>,
+    /// Whether the upstream refused just this call, and not the connection.
+    pub(super) alone: bool,
     /// Whether it was sent at all.
     pub(super) sent: bool,
+}
+
+/// How a call failed.
+enum Broken {
+    /// The upstream said so, or is gone.
+    Answer(h2::Error),
+    /// Its own body did, and the stream was reset.
+    Body(BoxError),
+    /// It was ended for standing still.
+    Stalled,
 }
 
 impl Sent {
@@ -59,8 +73,7 @@ impl Sent {
         let end = upload.is_end();
         match connection.send(head.clone(), end) {
             Ok((response, stream)) => {
-                let hold = Hold::new(Arc::clone(&connection.load));
-                let pump = Pump::new(upload, stream, end, hold);
+                let pump = Pump::new(upload, stream, end, ticket.hold());
                 let call = Some(Call {
                     connection,
                     ticket,
@@ -72,7 +85,9 @@ impl Sent {
             Err(error) => Err(Box::new(Failed {
                 error: TransportError::of(&error, &connection.load.address),
                 connection,
+                ticket,
                 request: upload.rewind().map(|upload| head.map(|()| upload)),
+                alone: false,
                 sent: false,
             })),
         }
@@ -88,14 +103,9 @@ impl Future for Sent {
             // Polled after it was done, which no caller does.
             return Poll::Pending;
         };
-        let answer = match call.pump.poll(cx) {
-            // The answer would only say that we have reset the stream.
-            Poll::Ready(Err(error)) => Err((TransportError::lost(&*error, call.address()), false)),
-            Poll::Ready(Ok(())) | Poll::Pending => ready!(Pin::new(&mut this.response).poll(cx))
-                .map_err(|error| {
-                    let unprocessed = unprocessed(&error);
-                    (TransportError::of(&error, call.address()), unprocessed)
-                }),
+        let answer = match call.poll_body(cx) {
+            Ok(()) => ready!(Pin::new(&mut this.response).poll(cx)).map_err(Broken::Answer),
+            Err(broken) => Err(broken),
         };
         let Some(call) = this.call.take() else {
             return Poll::Pending;
@@ -105,23 +115,43 @@ impl Future for Sent {
                 let rest = rest(call.pump);
                 Ok(response.map(|body| ResponseBody::new(body, call.ticket, rest)))
             }
-            Err((error, unprocessed)) => Err(Box::new(call.fail(error, unprocessed))),
+            Err(broken) => Err(Box::new(call.fail(&broken))),
         })
     }
 }
 
 impl Call {
-    fn address(&self) -> &Arc<str> {
-        &self.ticket.load.address
+    /// Sends what can be sent of the body.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let watch = self.ticket.watch.as_ref();
+        if watch.is_some_and(|watch| watch.ended(cx)) {
+            return Err(Broken::Stalled);
+        }
+        match self.pump.poll(cx) {
+            // The answer would only say that we have reset the stream.
+            Poll::Ready(Err(error)) => Err(Broken::Body(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 
-    fn fail(self, error: TransportError, unprocessed: bool) -> Failed {
-        let upload = unprocessed.then(|| self.pump.into_upload().rewind());
-        let head = self.head;
+    fn fail(self, broken: &Broken) -> Failed {
+        let (load, head) = (&self.ticket.load, self.head);
+        let error = match broken {
+            Broken::Answer(error) => TransportError::of(error, &load.address),
+            Broken::Body(error) => TransportError::lost(&**error, &load.address),
+            Broken::Stalled => load.stalled(),
+        };
+        let refusal = match broken {
+            Broken::Answer(error) if unprocessed(error) => Some(error),
+            _ => None,
+        };
+        let upload = refusal.and_then(|_| self.pump.into_upload().rewind());
         Failed {
             connection: self.connection,
+            ticket: self.ticket,
             error,
-            request: upload.flatten().map(|upload| head.map(|()| upload)),
+            request: upload.map(|upload| head.map(|()| upload)),
+            alone: refusal.is_some_and(h2::Error::is_reset),
             sent: true,
         }
     }

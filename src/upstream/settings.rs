@@ -43,6 +43,10 @@ pub struct PoolSettings {
     pub keep_alive: Duration,
     /// Calls that may wait for a free stream of one connection.
     pub max_waiting: usize,
+    /// How long a call may stand still on a connection that clients share and
+    /// that is congested. Long enough for a client that pauses, short against
+    /// the minute that build tools give a call.
+    pub stall_limit: Duration,
     /// Where all pools of this upstream report how it is.
     pub board: Board,
 }
@@ -64,6 +68,7 @@ impl PoolSettings {
             connection_window: 8 * 1024 * 1024,
             keep_alive: Duration::from_secs(30),
             max_waiting: 10_000,
+            stall_limit: Duration::from_secs(15),
             board: Board::default(),
         }
     }

@@ -43,6 +43,15 @@ pub enum TransportError {
         /// The code it gave.
         reason: h2::Reason,
     },
+    /// Nothing of the call moved for long, on a connection that others share.
+    #[error(
+        "the call stood still for too long on a connection to the upstream cache at {address} that \
+         other clients wait for; read answers as they come, or raise upstream.max_connections"
+    )]
+    Stalled {
+        /// Which upstream.
+        address: Arc<str>,
+    },
     /// The upstream allows few calls at a time and too many wait already.
     #[error("{waiting} calls are waiting for the upstream cache at {address} already")]
     Busy {

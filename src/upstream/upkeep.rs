@@ -1,22 +1,30 @@
 //! What a pool does on its own: reach upstreams that were down, replace lost
-//! connections, keep the clock by which stuck streams are found.
+//! connections, spread them, keep the clock by which calls are found that stand
+//! still, and end these.
 //!
 //! Not for: what a call waits for (`open`).
 //! Called by: `open`, `pool`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::health::Place;
-use super::load::Load;
+use super::load::{Load, Ticket};
 use super::open::Opener;
+use super::stalls::TICK;
 
 /// Longest pause between attempts at one address while others are up.
 const OTHERS_UP: Duration = Duration::from_secs(10);
 
-/// Two of these, at least, are how long a stream must be unread to count as
-/// stalled.
-const TICK: Duration = Duration::from_millis(50);
+/// How long a refusal counts against the limit that the upstream announced.
+const HELD_BACK: Duration = Duration::from_secs(10);
+
+/// The log is told no more often that calls were ended.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Opener {
     pub(super) fn keep_one(&self) {
@@ -108,27 +116,95 @@ impl Opener {
         }
     }
 
-    /// Keeps time while connections are shared.
+    /// An address is there again: connections are spread anew. Those too many
+    /// elsewhere take no new calls; the ones they have are let finish.
+    pub(super) fn rebalance(&self) {
+        let connections = self.state.lock().usable();
+        let mut places: HashMap<_, Vec<_>> = HashMap::new();
+        for connection in &connections {
+            let place = connection.target.place();
+            places.entry(place).or_default().push(connection);
+        }
+        let fair = connections.len().div_ceil(places.len().max(1));
+        for crowd in places.values() {
+            for surplus in crowd.iter().skip(fair) {
+                surplus.load.retire();
+            }
+        }
+    }
+
+    /// Counts a refused call against the upstream's limit for a while. Returns
+    /// which share of its pause this call shall wait: calls that were refused
+    /// together shall not come together again.
+    pub(super) fn hold_back(&self, ticket: Ticket) -> f32 {
+        let load = Arc::clone(&ticket.load);
+        load.hold_back(ticket);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(HELD_BACK).await;
+            load.allow_again();
+        });
+        const SHARES: u8 = 32;
+        f32::from(self.refusals.fetch_add(1, Relaxed) % SHARES) / f32::from(SHARES)
+    }
+
+    /// Keeps time while connections are shared, or the next client will share
+    /// one.
     pub(super) fn tick(&self) {
-        if self.ticking.swap(true, Relaxed) {
+        if self.clock.running.swap(true, Relaxed) {
             return;
         }
         let this = self.this.clone();
+        let limit = self.settings.stall_limit.as_millis() / TICK.as_millis();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         self.runtime.spawn(async move {
+            let mut ended = Ended::default();
             loop {
                 tokio::time::sleep(TICK).await;
                 let Some(opener) = this.upgrade() else { return };
-                let connections = opener.state.lock().usable();
-                if !connections.iter().any(|c| c.load.owners.load(Relaxed) > 1) {
-                    opener.ticking.store(false, Relaxed);
+                let connections = opener.state.lock().all();
+                let shared = connections
+                    .iter()
+                    .any(|connection| connection.load.owners.load(Relaxed) > 1);
+                if !shared && connections.len() < opener.settings.soft_cap {
+                    opener.clock.running.store(false, Relaxed);
                     return;
                 }
-                let next = opener.clock.load(Relaxed).wrapping_add(1);
                 for connection in &connections {
-                    connection.load.stalls.prepare(next);
+                    connection.load.prepare_tick();
                 }
-                opener.clock.store(next, Relaxed);
+                opener.clock.advance();
+                for connection in &connections {
+                    ended.note(&connection.load, connection.load.end_stalled(limit));
+                }
             }
         });
+    }
+}
+
+/// Counts the calls that were ended for standing still; the log hears of it
+/// now and then.
+#[derive(Default)]
+struct Ended {
+    calls: usize,
+    told: Option<Instant>,
+}
+
+impl Ended {
+    fn note(&mut self, load: &Load, calls: usize) {
+        if calls == 0 {
+            return;
+        }
+        metrics::counter!("assetgate_upstream_calls_stalled_total").increment(calls as u64);
+        self.calls += calls;
+        if self.told.is_none_or(|told| told.elapsed() > QUIET) {
+            let calls = std::mem::take(&mut self.calls);
+            self.told = Some(Instant::now());
+            tracing::warn!(
+                upstream.address = %load.address,
+                calls,
+                "calls that stood still on a shared upstream connection were ended; \
+                 see upstream.max_connections"
+            );
+        }
     }
 }

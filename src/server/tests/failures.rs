@@ -138,53 +138,73 @@ async fn goaway_lets_running_calls_finish_and_moves_new_ones() {
     assert_eq!(soon(slow).await.unwrap().body, "slow");
 }
 
-#[tokio::test]
-async fn calls_above_the_last_of_a_goaway_are_sent_again() {
-    // The first connection reads calls and then says at once that it processed
-    // none; written by hand, since h2 would answer them.
+/// An upstream whose first connection takes five calls, says GOAWAY with this
+/// last stream and code, and goes. Written by hand, since h2 would answer them.
+/// The further connections answer, and count.
+async fn gone_after_five(last: u8, code: u8) -> (String, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("grpc://{}", listener.local_addr().unwrap());
-    let refused = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&refused);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&answered);
     tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (mut socket, _) = listener.accept().await.unwrap();
         // Empty SETTINGS.
-        socket
-            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-            .await
-            .unwrap();
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        socket.write_all(&settings).await.unwrap();
         let mut preface = [0; 24];
         socket.read_exact(&mut preface).await.unwrap();
-        loop {
+        let mut calls = 0;
+        // Only after the last call's DATA.
+        while calls < 5 {
             let mut head = [0; 9];
             socket.read_exact(&mut head).await.unwrap();
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let mut payload = vec![0; length as usize];
             socket.read_exact(&mut payload).await.unwrap();
-            // Only after the last call's DATA.
-            if head[3] == 0 && count.fetch_add(1, SeqCst) + 1 == 5 {
-                break;
-            }
+            calls += usize::from(head[3] == 0);
         }
-        // GOAWAY, last stream 0, NO_ERROR.
-        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, code];
         socket.write_all(&goaway).await.unwrap();
+        socket.shutdown().await.unwrap();
         while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(serve(socket, h2_server(), echo, Arc::default()));
+            tokio::spawn(serve(socket, h2_server(), echo, Arc::clone(&count)));
         }
     });
-    let proxy = Proxy::start(&[&url]);
-    let client = Client::connect(proxy.address).await;
-    let calls = (0..5).map(|i| {
-        let client = client.clone();
-        async move {
-            let body = format!("call {i}");
-            assert_eq!(client.call(request(PATH), body.clone()).await.body, body);
-        }
-    });
-    futures_util::future::join_all(calls).await;
-    assert_eq!(refused.load(SeqCst), 5);
+    (url, answered)
+}
+
+#[tokio::test]
+async fn calls_above_the_last_of_a_goaway_are_sent_again_and_no_others() {
+    const NO_ERROR: u8 = 0;
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    for (last, code, again) in [
+        (0, NO_ERROR, 5),
+        (0, ENHANCE_YOUR_CALM, 5),
+        // Streams 1, 3 and 5 may have been processed.
+        (5, NO_ERROR, 2),
+        (5, ENHANCE_YOUR_CALM, 2),
+    ] {
+        let (url, answered) = gone_after_five(last, code).await;
+        let proxy = Proxy::start(&[&url]);
+        let client = Client::connect(proxy.address).await;
+        let calls = (0..5).map(|i| {
+            let client = client.clone();
+            async move {
+                let body = format!("call {i}");
+                let answer = client.call(request(PATH), body.clone()).await;
+                match answer.status().0.as_str() {
+                    "0" => assert_eq!(answer.body, body),
+                    code => assert_eq!(code, "14"),
+                }
+                answer.status().0
+            }
+        });
+        let codes = futures_util::future::join_all(calls).await;
+        let fine = codes.iter().filter(|code| *code == "0").count();
+        let case = format!("last {last}, code {code}: {codes:?}");
+        assert_eq!((fine, answered.load(SeqCst)), (again, again), "{case}");
+    }
 }
 
 #[tokio::test]

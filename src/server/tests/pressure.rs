@@ -207,6 +207,88 @@ async fn an_upstream_that_takes_100_calls_at_a_time_gets_1000_in_turn() {
 }
 
 #[tokio::test]
+async fn ten_clients_of_an_upstream_that_takes_100_at_a_time_are_all_served_in_order() {
+    let mut builder = h2_server();
+    builder.max_concurrent_streams(100);
+    let any = "127.0.0.1:0".parse().unwrap();
+    let stub = Stub::start_at(any, builder, |request, respond| async move {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        echo(request, respond).await;
+    })
+    .await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let clients = (0..10).map(|_| async {
+        let client = Client::connect(proxy.address).await;
+        let answered = AtomicUsize::new(0);
+        // How much later than it was made a call was answered.
+        let late = join_all((0..1000_usize).map(|made| {
+            let (client, answered) = (&client, &answered);
+            async move {
+                let body = made.to_string();
+                let answer = client.call(request(PATH), body.clone()).await;
+                assert_eq!((answer.status().0, answer.body), ("0".into(), body.into()));
+                answered.fetch_add(1, SeqCst).saturating_sub(made)
+            }
+        }));
+        late.await.into_iter().max().unwrap()
+    });
+    let late = soon(join_all(clients)).await;
+    assert_eq!(
+        stub.calls.load(SeqCst),
+        10_000,
+        "none was refused and sent again"
+    );
+    // First come, first served, give or take what runs at a time.
+    assert!(late.iter().all(|late| *late <= 300), "{late:?}");
+}
+
+/// Announces `announced` streams, and refuses what is above ten at a time.
+async fn choosy(announced: Option<u32>) -> Stub {
+    let running = Arc::<AtomicUsize>::default();
+    let mut builder = h2_server();
+    if let Some(announced) = announced {
+        builder.max_concurrent_streams(announced);
+    }
+    let any = "127.0.0.1:0".parse().unwrap();
+    Stub::start_at(any, builder, move |request, mut respond| {
+        let running = Arc::clone(&running);
+        async move {
+            if running.fetch_add(1, SeqCst) >= 10 {
+                running.fetch_sub(1, SeqCst);
+                return respond.send_reset(h2::Reason::REFUSED_STREAM);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            echo(request, respond).await;
+            running.fetch_sub(1, SeqCst);
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_below_its_announced_limit_gets_less_at_a_time() {
+    for announced in [Some(200), None] {
+        let stub = choosy(announced).await;
+        let proxy = Proxy::start(&[&stub.url()]);
+        let client = Client::connect(proxy.address).await;
+        let calls = (0..150).map(|made| {
+            let client = client.clone();
+            async move {
+                let answer = client.call(request(PATH), made.to_string()).await;
+                let body = Bytes::from(made.to_string());
+                assert_eq!((answer.status().0.as_str(), answer.body), ("0", body));
+            }
+        });
+        soon(join_all(calls)).await;
+        let connections = stub.connections.load(SeqCst);
+        assert_eq!(connections, 1, "the one that serves others is kept");
+        let calls = stub.calls.load(SeqCst);
+        // Where there is no limit to lower, there is only waiting.
+        assert!(announced.is_none() || calls <= 400, "{calls}");
+    }
+}
+
+#[tokio::test]
 async fn calls_that_wait_for_a_stream_are_bounded_and_never_sent_once_cancelled() {
     let open = Arc::new(Semaphore::new(0));
     let gate = Arc::clone(&open);

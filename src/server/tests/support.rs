@@ -94,6 +94,7 @@ impl Stub {
         tokio::spawn(stub.kill.clone().run_until_cancelled_owned(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 connections.fetch_add(1, SeqCst);
+                socket.set_nodelay(true).unwrap();
                 let serve = serve(socket, builder.clone(), handler.clone(), Arc::clone(&calls));
                 tokio::spawn(kill.clone().run_until_cancelled_owned(serve));
             }
@@ -273,7 +274,9 @@ pub(super) fn request(path: &str) -> request::Builder {
 
 impl Client {
     pub(super) async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
+        let socket = TcpStream::connect(address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self::over(socket).await
     }
 
     pub(super) async fn over<S>(socket: S) -> Self

@@ -1,7 +1,6 @@
 //! Uploads that stream.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::digest::{DigestFunction, InstanceName};
@@ -107,4 +106,56 @@ async fn the_empty_blob_is_never_uploaded() {
         .await
         .unwrap();
     assert_eq!(double.take_log(), Vec::<String>::new());
+}
+
+/// A cache that answers nothing, or only the head.
+fn hanging(head: bool) -> Cache {
+    let service = tower::service_fn(move |_: http::Request<tonic::body::Body>| async move {
+        if !head {
+            std::future::pending::<()>().await;
+        }
+        let never = stream::pending::<Result<http_body::Frame<Bytes>, tonic::Status>>();
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(never));
+        let answer = http::Response::builder().header("content-type", "application/grpc");
+        Ok::<_, tower::BoxError>(answer.body(body).unwrap())
+    });
+    Cache::new(crate::upstream::Upstream::new(service))
+}
+
+fn assert_stalled(error: Error, method: &str) {
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("nothing moved for 120 s"), "{text}");
+    assert!(text.contains(method), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_hangs_is_given_up() {
+    let scope = scope();
+    let context = CallContext::default();
+    let digest = sha256(&[7; 300_000]);
+    for head in [false, true] {
+        let cache = hanging(head);
+        let read = cache.read_whole(&context, &scope, &digest).await;
+        assert_stalled(read.unwrap_err(), READ);
+        let content = stream::iter(chunks(&[7; 300_000], 100_000));
+        let write = cache.write_stream(&context, &scope, &digest, content);
+        assert_stalled(write.await.unwrap_err(), WRITE);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_may_take_longer_than_a_cache() {
+    let double = Double::new();
+    let data = vec![7u8; 300_000];
+    let content = stream::iter(chunks(&data, 100_000)).then(|piece| async {
+        tokio::time::sleep(STALL * 3).await;
+        piece
+    });
+    double
+        .cache()
+        .write_stream(&CallContext::default(), &scope(), &sha256(&data), content)
+        .await
+        .unwrap();
+    assert!(double.has(&sha256(&data)));
 }
