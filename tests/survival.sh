@@ -15,7 +15,7 @@ trap 'rm -f "$log"' EXIT
 limit=$((seconds * 10 + 300))
 
 cargo test --release --quiet --lib --no-run
-names=$(cargo test --release --quiet --lib -- --list | sed -n 's/^\(server::tests::\(isolation\|restart\|pressure\|failures\|floods\)::.*\): test$/\1/p')
+names=$(cargo test --release --quiet --lib -- --list | sed -n 's/^\(server::tests::\(isolation\|restart\|pressure\|failures\|floods\|floods_slow\)::.*\): test$/\1/p')
 for area in isolation restart pressure failures; do
   grep -q "::$area::" <<<"$names" || {
     echo "FAIL survival.sh: there are no tests server::tests::$area" >&2
