@@ -19,9 +19,10 @@ pub struct Config {
     /// Listener threads.
     pub threads: usize,
     /// Connections to one upstream server that downstream connections own one
-    /// by one, over all listener threads; above it they share, and twice as
-    /// many are opened at most. Every thread gets the same part and at least
-    /// one: with more threads than this, there are as many as threads.
+    /// by one, over all listener threads; above it they share, and while all
+    /// stand still up to twice as many are opened, at least 8 more a thread.
+    /// Every thread gets the same part and at least one: with more threads
+    /// than this, there are as many as threads.
     pub upstream_connections: usize,
     /// The gRPC listener.
     pub listen: Listen,

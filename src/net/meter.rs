@@ -135,6 +135,15 @@ impl Account {
     }
 }
 
+/// What began in some bytes of a client.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    /// Frames of all kinds.
+    pub(super) frames: usize,
+    /// Of these, HEADERS.
+    pub(super) calls: usize,
+}
+
 /// The judge of one client.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -148,6 +157,8 @@ pub(super) struct Meter {
     data: bool,
     /// Frames received.
     frames: u64,
+    /// Of these, HEADERS.
+    calls: u64,
     /// The highest stream a call was begun on.
     last_stream: u32,
     offence: Option<Offence>,
@@ -164,6 +175,7 @@ impl Meter {
             block: None,
             data: false,
             frames: 0,
+            calls: 0,
             last_stream: 0,
             offence: None,
         }
@@ -194,14 +206,17 @@ impl Meter {
         (self.frames == 0 || self.received.in_head() || in_payload).then_some(self.frames)
     }
 
-    /// Looks at what the client sent; returns how many frames began in it.
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> usize {
-        let before = self.frames;
+    /// Looks at what the client sent, and says what began in it.
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Seen {
+        let (frames, calls) = (self.frames, self.calls);
         // The walk cannot be borrowed along with the rest.
         let mut walk = std::mem::take(&mut self.received);
         walk.walk(bytes, |head| self.judge(head));
         self.received = walk;
-        usize::try_from(self.frames - before).unwrap_or(usize::MAX)
+        Seen {
+            frames: usize::try_from(self.frames - frames).unwrap_or(usize::MAX),
+            calls: usize::try_from(self.calls - calls).unwrap_or(usize::MAX),
+        }
     }
 
     /// Looks at what is sent to the client.
@@ -244,6 +259,7 @@ impl Meter {
 
     fn judge_headers(&mut self, head: Head) {
         if head.kind == kind::HEADERS {
+            self.calls += 1;
             self.last_stream = self.last_stream.max(head.stream);
             self.spare.earn(EARNED);
         }

@@ -16,6 +16,11 @@ use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
 use crate::upstream::{Board, Endpoint, Pool, PoolSettings, Upstream};
 
+/// How many connections a pool may open at least above its part of
+/// `upstream.max_connections` while all it has stand still: each frees those
+/// who share it.
+const MORE: usize = 8;
+
 /// The cache, and the servers that answer some services in its place. Clones
 /// share them.
 #[derive(Clone)]
@@ -132,7 +137,7 @@ fn pool_settings(
     let tls = endpoints.iter().any(Endpoint::tls);
     let mut settings = PoolSettings::new(endpoints);
     settings.soft_cap = soft_cap;
-    settings.hard_cap = soft_cap * 2;
+    settings.hard_cap = soft_cap + soft_cap.max(MORE);
     if tls {
         let files = ClientFiles {
             ca: upstream.ca.clone(),
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_number_is_the_cap_and_twice_that_the_hard_one() {
+    fn the_configured_number_is_the_cap_and_there_is_room_above_it() {
         let mut config = crate::config::Config {
             threads: 2,
             upstream_connections: 10,
@@ -178,6 +183,6 @@ mod tests {
         let Cache::Remote(settings) = &backend.cache else {
             panic!()
         };
-        assert_eq!((settings.soft_cap, settings.hard_cap), (5, 10));
+        assert_eq!((settings.soft_cap, settings.hard_cap), (5, 13));
     }
 }

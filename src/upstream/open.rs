@@ -5,12 +5,14 @@
 //! Called by: `pool`.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -33,6 +35,8 @@ pub(super) struct Opener {
     pub(super) state: Mutex<State>,
     /// Connections being opened.
     opening: AtomicUsize,
+    /// Wakes those that wait for one of them.
+    opened: Notify,
     /// Claims that look for a connection.
     looking: AtomicUsize,
     /// Calls refused by an upstream that was busy, counted round.
@@ -79,6 +83,7 @@ impl Opener {
             runtime,
             state: Mutex::default(),
             opening: AtomicUsize::new(0),
+            opened: Notify::new(),
             looking: AtomicUsize::new(0),
             refusals: AtomicU8::new(0),
             keep_one: AtomicBool::new(false),
@@ -114,36 +119,45 @@ impl Opener {
     /// A connection for a claim that has none: a free one, a new one, or above
     /// the cap the one with the least load.
     pub(super) async fn obtain(&self) -> Result<Arc<Connection>, TransportError> {
+        loop {
+            let mut opened = pin!(self.opened.notified());
+            opened.as_mut().enable();
+            match self.next_step() {
+                Step::Take(connection) => return Ok(connection),
+                Step::Wait => opened.await,
+                Step::Open(least) => {
+                    let opened = self.open().await;
+                    // Also when the upstream takes no further connection.
+                    return opened.or_else(|error| least.ok_or(error));
+                }
+            }
+        }
+    }
+
+    /// What a claim without a connection does next.
+    fn next_step(&self) -> Step {
         let (connections, spare) = {
             let mut state = self.state.lock();
             state.spares.retain(|spare| spare.usable());
             (state.usable(), state.spares.pop())
         };
         if let Some(spare) = spare {
-            return Ok(spare);
+            return Step::Take(spare);
         }
-        let count = connections.len() + self.opening.load(Relaxed);
+        let opening = self.opening.load(Relaxed);
+        let count = connections.len() + opening;
         let least = least_loaded(&connections);
         let cap = match &least {
             // All are: the point of the hard cap.
             Some(least) if least.load.congested() => self.settings.hard_cap,
-            Some(_) => self.settings.soft_cap,
-            // The cap is for sharing; with nothing to share there is no cap.
-            None => usize::MAX,
+            _ => self.settings.soft_cap,
         };
-        drop(connections);
-        let opened = if count < cap {
-            Some(self.open().await)
-        } else {
-            None
-        };
-        match (opened, least) {
-            (Some(Ok(opened)), _) => Ok(opened),
-            // Also when the upstream takes no further connection. A congested
-            // one moves again at the latest after the stall limit.
-            (_, Some(least)) => Ok(least),
-            (Some(Err(error)), None) => Err(error),
-            (None, None) => Err(self.unreachable()),
+        match least {
+            least if count < cap => Step::Open(least),
+            // A congested one moves again at the latest after the stall limit.
+            Some(least) => Step::Take(least),
+            None if opening > 0 => Step::Wait,
+            None => Step::Open(None),
         }
     }
 
@@ -152,7 +166,7 @@ impl Opener {
     /// comes back.
     pub(super) async fn open(&self) -> Result<Arc<Connection>, TransportError> {
         self.opening.fetch_add(1, Relaxed);
-        let _opening = Counted(&self.opening);
+        let _opening = Opening(self);
         let mut targets = self.targets(false).await;
         while let Some(target) = self.choose(&mut targets) {
             let opened = self.connect(Arc::clone(&target)).await;
@@ -289,12 +303,24 @@ impl Opener {
     }
 }
 
-struct Counted<'a>(&'a AtomicUsize);
+/// A connection being opened.
+struct Opening<'a>(&'a Opener);
 
-impl Drop for Counted<'_> {
+impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.opening.fetch_sub(1, Relaxed);
+        self.0.opened.notify_waiters();
     }
+}
+
+/// How a claim comes by a connection.
+enum Step {
+    /// This one.
+    Take(Arc<Connection>),
+    /// A new one, or else this one.
+    Open(Option<Arc<Connection>>),
+    /// As many are being opened as there may be: one of these, to share.
+    Wait,
 }
 
 /// A claim that looks for a connection.

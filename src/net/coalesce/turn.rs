@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Inner;
-use crate::net::meter::Meter;
+use crate::net::meter::{Meter, Seen};
 
 /// What may be read in one poll of a connection, as bytes: a quarter of a
 /// millisecond of bulk DATA, and several times what a thread is handed at once
@@ -25,12 +25,18 @@ pub(super) const TURN: usize = 512 * 1024;
 /// as this many bytes of bulk DATA.
 const FRAME: usize = 1024;
 
+/// What a call costs of a turn beside that: each is decoded, started, sent on
+/// and, in a flood, reset before the turn is over.
+const CALL: usize = 3 * 1024;
+
 /// Takes `bytes` off the turn and has them judged. When they are an offence
 /// they are not passed on, nor is anything after them: whoever polls the
 /// connection asks for it and ends it.
 pub(super) fn admit(meter: &mut Option<Meter>, turn: &mut usize, bytes: &[u8]) -> bool {
-    let frames = meter.as_mut().map_or(0, |meter| meter.receive(bytes));
-    *turn = turn.saturating_sub(bytes.len() + frames * FRAME);
+    let seen = meter
+        .as_mut()
+        .map_or_else(Seen::default, |meter| meter.receive(bytes));
+    *turn = turn.saturating_sub(bytes.len() + seen.frames * FRAME + seen.calls * CALL);
     meter.as_ref().is_none_or(|meter| meter.offence().is_none())
 }
 

@@ -386,3 +386,17 @@ async fn a_slow_reader_that_shares_a_connection_is_left_alone() {
     };
     tokio::join!(join_all(reads), beside);
 }
+
+#[tokio::test]
+async fn clients_that_come_together_stay_below_the_cap() {
+    let stub = stub().await;
+    let proxy = Proxy::with(listener_settings(), capped(&stub, 2, 10));
+    let clients = (0..8).map(|_| async {
+        let client = Client::connect(proxy.address).await;
+        unary(&client).await;
+        client
+    });
+    let clients = join_all(clients).await;
+    assert_eq!(stub.connections.load(SeqCst), 2);
+    drop(clients);
+}
