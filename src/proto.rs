@@ -73,3 +73,14 @@ pub use build::bazel::remote::asset::v1 as asset;
 pub use build::bazel::remote::execution::v2 as rev2;
 pub use google::bytestream;
 pub use grpc::health::v1 as health;
+
+/// The kind of a method, as the label `grpc_type` of metrics has it.
+#[must_use]
+pub fn grpc_type(method: &prost_types::MethodDescriptorProto) -> &'static str {
+    match (method.client_streaming(), method.server_streaming()) {
+        (false, false) => "unary",
+        (true, false) => "client_stream",
+        (false, true) => "server_stream",
+        (true, true) => "bidi_stream",
+    }
+}

@@ -10,9 +10,9 @@
 //! Called by: `tally`, `observer`.
 
 use prost::Message;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use prost_types::FileDescriptorSet;
 
-use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::{FILE_DESCRIPTOR_SET, grpc_type};
 
 /// Slots per method: most lookups end at the first one.
 const SPACE: usize = 8;
@@ -54,7 +54,7 @@ impl Methods {
                     path: format!("/{full}/{}", method.name()),
                     service: full.clone(),
                     name: method.name().to_owned(),
-                    kind: kind(method),
+                    kind: grpc_type(method),
                 }));
             }
         }
@@ -101,15 +101,6 @@ fn slot(path: &str) -> usize {
         .map_or(0, |last| u64::from_le_bytes(*last));
     let mixed = (last ^ path.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 48) as usize
-}
-
-fn kind(method: &MethodDescriptorProto) -> &'static str {
-    match (method.client_streaming(), method.server_streaming()) {
-        (false, false) => "unary",
-        (true, false) => "client_stream",
-        (false, true) => "server_stream",
-        (true, true) => "bidi_stream",
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use prost_types::FileDescriptorSet;
 
-use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::{FILE_DESCRIPTOR_SET, grpc_type};
 
 /// A method as metrics name it.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
                         Method {
                             service: full.clone(),
                             name: method.name().to_owned(),
-                            kind: kind(method),
+                            kind: grpc_type(method),
                         },
                     );
                 }
@@ -64,15 +64,6 @@ impl Method {
         self.service
             .starts_with("build.bazel.remote.asset.v1.")
             .then_some(self.name.as_str())
-    }
-}
-
-fn kind(method: &MethodDescriptorProto) -> &'static str {
-    match (method.client_streaming(), method.server_streaming()) {
-        (false, false) => "unary",
-        (true, false) => "client_stream",
-        (false, true) => "server_stream",
-        (true, true) => "bidi_stream",
     }
 }
 
