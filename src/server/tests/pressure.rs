@@ -342,3 +342,36 @@ async fn calls_that_wait_for_a_stream_are_bounded_and_never_sent_once_cancelled(
         "the cancelled ones never arrived"
     );
 }
+
+#[tokio::test]
+async fn a_cancelled_call_ends_upstream_although_its_body_is_blocked_there() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    // Answers at once and reads nothing of the request.
+    let stub = Stub::start(move |request, mut respond: SendResponse<Bytes>| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut stream = respond.send_response(grpc_head(), false).unwrap();
+            let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+            assert_eq!(reset.unwrap(), h2::Reason::CANCEL);
+            count.fetch_add(1, SeqCst);
+            drop(request);
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&[&stub.url()]);
+    let client = Client::connect(proxy.address).await;
+    let (response, mut stream) = client.begin(request(PATH)).await;
+    let blocked = async {
+        while send_all(&mut stream, vec![0; 65536].into(), false)
+            .await
+            .is_ok()
+        {}
+    };
+    let blocked = tokio::time::timeout(Duration::from_millis(300), blocked).await;
+    assert!(blocked.is_err(), "nobody takes that much");
+    let answer = soon(response).await.unwrap();
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    eventually("the reset", || ended.load(SeqCst) == 1).await;
+}
