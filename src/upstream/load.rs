@@ -285,8 +285,8 @@ impl Drop for Ticket {
     }
 }
 
-/// What [`Ticket`] is for the answer, for a request body: hyper may keep it
-/// longer than the call lasts.
+/// What [`Ticket`] is for the answer, for a request body: the rest of one may be
+/// sent while the answer comes.
 #[derive(Debug)]
 pub(super) struct Hold {
     load: Arc<Load>,

@@ -31,7 +31,8 @@ use super::{BoardStatus, PoolSettings, RequestBody, ResponseBody, TransportError
 /// How often one call is sent, if each time it provably was not looked at.
 const ATTEMPTS: usize = 3;
 
-/// The same, where the upstream is just busy with others: over a second.
+/// The same, where the upstream is just busy with others (over a second in
+/// all), or closes the connection that it was to be sent over.
 const ATTEMPTS_BUSY: usize = 8;
 
 /// Pause, on average, before a call that was refused is sent again where it was,
@@ -238,17 +239,14 @@ impl Pool {
             alone,
             sent,
         } = *failed;
-        if !sent {
-            // The upstream closes it; calls that run on it are let finish.
-            drop(ticket);
-            connection.load.retire();
-            drop(connection);
-            let request = request.ok_or(error)?;
-            return self.send(affinity, request, attempt).await;
-        }
         // It takes others: it was asked for more at a time than it likes.
-        let busy = alone && connection.load.in_flight.load(Relaxed) > 1;
-        let attempts = if busy { ATTEMPTS_BUSY } else { ATTEMPTS };
+        let busy = sent && alone && connection.load.in_flight.load(Relaxed) > 1;
+        // One that is being closed takes nothing, and says nothing of the next.
+        let attempts = if busy || !sent {
+            ATTEMPTS_BUSY
+        } else {
+            ATTEMPTS
+        };
         let Some(request) = request.filter(|_| attempt < attempts) else {
             return Err(error);
         };
@@ -262,7 +260,9 @@ impl Pool {
             connection.load.retire();
         }
         drop(connection);
-        metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
+        if sent {
+            metrics::counter!("assetgate_upstream_calls_retried_total").increment(1);
+        }
         self.send(affinity, request, attempt + 1).await
     }
 

@@ -362,3 +362,29 @@ async fn a_name_that_does_not_resolve_is_unavailable_with_the_name() {
     assert_eq!(code, "14");
     assert!(message.contains("no-such-host.invalid"), "{message}");
 }
+
+#[tokio::test]
+async fn an_upstream_that_closes_every_connection_at_once_is_unavailable() {
+    // SETTINGS, and with `delay` after them a GOAWAY that nothing was processed.
+    for delay in [0, 5] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("grpc://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+                    drop(socket.write_all(&settings).await);
+                    tokio::time::sleep(Duration::from_millis(delay)).await;
+                    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                    drop(socket.write_all(&goaway).await);
+                    drop(socket.read_to_end(&mut Vec::new()).await);
+                });
+            }
+        });
+        let proxy = Proxy::start(&[&url]);
+        let client = Client::connect(proxy.address).await;
+        let (code, message) = client.call(request(PATH), "x").await.status();
+        assert_eq!(code, "14", "{message}");
+    }
+}
