@@ -7,11 +7,13 @@ mod action_cache;
 mod content;
 mod encoding;
 mod presence;
+mod probe;
 mod tree;
 
 use std::future::Future;
 
 pub use action_cache::ActionCacheStore;
+pub use probe::{Carrier, Modes, Probes};
 
 use crate::asset::{AssetKey, AssetReference};
 use crate::digest::Digest;
