@@ -28,6 +28,8 @@ pub struct Report {
     pub inline_code: Option<&'static str>,
     /// Why a call failed, for people.
     pub message: String,
+    /// Why the cache had no answer, if it had none.
+    pub missed: Option<&'static str>,
     /// Blob or directory.
     pub kind: &'static str,
     /// The URI that answered, or the first, redacted.

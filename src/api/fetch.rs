@@ -17,7 +17,7 @@ use crate::proto::asset::fetch_server::Fetch;
 use crate::proto::asset::{
     self, FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse,
 };
-use crate::resolver::{Announce, Answer, Query, Resolver};
+use crate::resolver::{Announce, Answer, Missed, Query, Resolver};
 use crate::store::AssetStore;
 use crate::upstream::CallContext;
 
@@ -84,6 +84,7 @@ fn success(call: &Call, uris: &[Uri], function: DigestFunction, answer: Answer) 
         report.bytes = answer.digest.size();
         report.origin_bytes = answer.stats.origin_bytes;
         report.attempts = answer.stats.attempts;
+        report.missed = answer.stats.missed.map(Missed::name);
         if let Some(uri) = uri {
             report.uri = uri.redacted();
             report.origin_host = uri.host().unwrap_or_default();

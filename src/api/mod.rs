@@ -85,6 +85,7 @@ fn note_failure(call: &Call, verdict: &Verdict, inline: bool) {
         report.outcome = verdict.outcome();
         report.inline_code = inline.then(|| verdict.code_name());
         report.attempts = verdict.attempts;
+        report.missed = verdict.missed;
         report.message = verdict.message().to_owned();
     });
 }

@@ -89,6 +89,8 @@ pub(super) struct Verdict {
     pub(super) uri_index: usize,
     /// Requests sent to origins before it.
     pub(super) attempts: u32,
+    /// Why the cache had no answer, if that is the reason.
+    pub(super) missed: Option<&'static str>,
     message: String,
     details: ErrorDetails,
     /// Details of the cache's own status, passed on as they are.
@@ -102,6 +104,7 @@ impl Verdict {
             inline: false,
             uri_index: 0,
             attempts: 0,
+            missed: None,
             message: message.to_string(),
             details: ErrorDetails::new(),
             passed_on: Vec::new(),
@@ -212,7 +215,10 @@ impl From<&ResolveError> for Verdict {
     fn from(error: &ResolveError) -> Self {
         use ResolveError as E;
         match error {
-            E::NotFound(reason) => Self::new(Code::NotFound, reason).inline(),
+            E::NotFound { text, missed } => Self {
+                missed: Some(missed.name()),
+                ..Self::new(Code::NotFound, text).inline()
+            },
             E::Unsupported(names) => {
                 let violations = names.iter().map(|name| {
                     FieldViolation::new("qualifiers.name", format!("\"{name}\" not supported"))

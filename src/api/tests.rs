@@ -65,7 +65,7 @@ impl Server {
 
     fn routes(&self) -> Routes {
         let drain = self.world.drain.clone();
-        let resolver = self.world.resolver(self.settings);
+        let resolver = self.world.resolver(self.settings.clone());
         routes(
             Routes::default(),
             resolver,
@@ -77,7 +77,7 @@ impl Server {
 
     fn routes_with_reflection(&self) -> Routes {
         let drain = self.world.drain.clone();
-        let resolver = self.world.resolver(self.settings);
+        let resolver = self.world.resolver(self.settings.clone());
         routes(
             reflection().unwrap(),
             resolver,

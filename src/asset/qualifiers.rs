@@ -135,6 +135,35 @@ impl Qualifiers {
         self
     }
 
+    /// Those whose name is another.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.sorted.retain(|q| q.name != name);
+        self
+    }
+
+    /// Whether each of these, with its value, is also in `other`.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.iter()
+            .all(|q| other.get(&q.name) == Some(q.value.as_str()))
+    }
+
+    /// All sets of some of these but not all. Their number doubles with each
+    /// qualifier: the caller bounds it.
+    pub fn proper_subsets(&self) -> impl Iterator<Item = Self> {
+        let all = 1u64.checked_shl(u32::try_from(self.len()).unwrap_or(u32::MAX));
+        let sets = 0..all.unwrap_or(0).saturating_sub(1);
+        sets.map(|set| {
+            let chosen = |(at, _): &(usize, &Qualifier)| set >> at & 1 == 1;
+            let sorted = self.sorted.iter().enumerate().filter(chosen);
+            Self {
+                sorted: sorted.map(|(_, q)| q.clone()).collect(),
+                had_secret: false,
+            }
+        })
+    }
+
     /// These and one more; an equal name is replaced.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -177,6 +206,19 @@ mod tests {
         );
         assert_eq!(set(&[("a", "1"), ("a", "1")]), Err("a".into()));
         assert_ne!(set(&[("a", "1")]), set(&[("A", "1")]));
+    }
+
+    #[test]
+    fn subsets_are_all_but_the_whole() {
+        let whole = set(&[("a", "1"), ("b", "2"), ("c", "3")]).unwrap();
+        let subsets: Vec<Qualifiers> = whole.proper_subsets().collect();
+        let unique: std::collections::HashSet<_> = subsets.iter().collect();
+        assert_eq!((subsets.len(), unique.len()), (7, 7));
+        assert!(subsets.iter().all(|s| s.is_subset(&whole) && *s != whole));
+        assert!(!whole.is_subset(&subsets[3]) && whole.is_subset(&whole));
+        assert!(!set(&[("a", "2")]).unwrap().is_subset(&whole));
+        assert_eq!(Qualifiers::default().proper_subsets().count(), 0);
+        assert_eq!(whole.without("b"), set(&[("a", "1"), ("c", "3")]).unwrap());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
-use super::settings::Config;
+use super::settings::{Config, ReferencesUpstream};
+use crate::store::MacKeys;
 use crate::upstream::Endpoint;
 
 /// Notes everything that does not go together.
@@ -21,6 +22,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.upstream_tls(config);
     check.borrowed_identity(config);
     check.fetch(config);
+    check.references(config);
     for key in [
         "listen.tls.cert",
         "listen.tls.client_ca",
@@ -117,6 +119,36 @@ impl Check<'_> {
                 format!("`fetch.spool_dir`: {shown} is not a directory"),
             );
         }
+    }
+
+    fn references(&mut self, config: &Config) {
+        let embedded = Some(ReferencesUpstream::Embedded);
+        if config.upstream.is_none() && config.references.upstream.is_some() {
+            let place = self.layers.place(&["references.upstream"]);
+            let text = "`references.upstream` needs `upstream.url`: \
+                        the embedded cache keeps its references itself";
+            if config.references.upstream == embedded || self.url_count() == 0 {
+                self.problems.add(place, text);
+            }
+        }
+        if !config.compat.bb_remote_asset && !config.compat.platform.is_empty() {
+            let place = self.layers.place(&["compat.bb_remote_asset_platform"]);
+            let text = "`compat.bb_remote_asset_platform` needs `compat.bb_remote_asset = true`";
+            self.problems.add(place, text);
+        }
+        let Some(path) = &config.references.mac_key else {
+            return;
+        };
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Err(error) => format!("`references.mac_key`: {shown} cannot be read: {error}"),
+            Ok(text) => match MacKeys::parse(&text) {
+                Ok(_) => return,
+                Err(error) => format!("`references.mac_key`: {shown}: {error}"),
+            },
+        };
+        let place = self.layers.place(&["references.mac_key"]);
+        self.problems.add(place, text);
     }
 
     /// Of two keys, the place that was written on top: a default is never it.

@@ -27,8 +27,8 @@ use std::path::PathBuf;
 pub use keys::{KEYS, Key};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{
-    Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log, LogFormat, Route,
-    Upstream,
+    Compat, Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log,
+    LogFormat, References, ReferencesUpstream, Route, Upstream,
 };
 
 use layers::{Layers, Reader};

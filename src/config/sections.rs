@@ -6,7 +6,9 @@
 //! Called by: `config`.
 
 use super::layers::Reader;
-use super::settings::{Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Upstream};
+use super::settings::{
+    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, References, Upstream,
+};
 use super::values as v;
 
 /// Reads every key there is.
@@ -30,6 +32,16 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         },
         push_enabled: r.one("push.enabled", v::truth),
         namespace: r.maybe("references.namespace", v::name).unwrap_or_default(),
+        references: References {
+            upstream: r.maybe("references.upstream", v::references_upstream),
+            mac_key: r.maybe("references.mac_key", v::path),
+            subset_max: r.one("references.subset_max", v::subset_max),
+            projections: r.list("references.subset_projections", v::projection),
+        },
+        compat: Compat {
+            bb_remote_asset: r.one("compat.bb_remote_asset", v::truth),
+            platform: r.list("compat.bb_remote_asset_platform", v::property),
+        },
         drain: Drain {
             timeout: r.one("drain.timeout", v::duration),
             delay: r.one("drain.delay", v::duration),

@@ -42,6 +42,10 @@ pub struct Config {
     pub push_enabled: bool,
     /// Keeps references apart from those of other namespaces; may be empty.
     pub namespace: String,
+    /// References.
+    pub references: References,
+    /// What other servers left behind.
+    pub compat: Compat,
     /// The graceful stop.
     pub drain: Drain,
     /// Logs.
@@ -131,6 +135,37 @@ pub struct Fetch {
     pub spool_dir: PathBuf,
     /// Bytes these may occupy there; at least 1 MiB.
     pub spool_size: u64,
+}
+
+/// References: where they are kept and how they are found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Where they are kept; `None` is the cache itself.
+    pub upstream: Option<ReferencesUpstream>,
+    /// A file with the keys that sign them.
+    pub mac_key: Option<PathBuf>,
+    /// Qualifiers up to which a push is found with any subset of them.
+    pub subset_max: usize,
+    /// Sets of names that suffice to find a larger push.
+    pub projections: Vec<Vec<String>>,
+}
+
+/// Where references are kept, if not in the cache that holds the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReferencesUpstream {
+    /// Another cache. TLS and authority are as in [`Upstream`].
+    Url(Endpoint),
+    /// The embedded one.
+    Embedded,
+}
+
+/// References of other servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Whether those of bb-remote-asset are taken over.
+    pub bb_remote_asset: bool,
+    /// The platform in its keys, as name and value.
+    pub platform: Vec<(String, String)>,
 }
 
 /// How failures of origins are told.

@@ -9,13 +9,51 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::settings::{ErrorChannel, LogFormat, Route};
+use super::settings::{ErrorChannel, LogFormat, ReferencesUpstream, Route};
 use crate::net::{AddrError, ListenAddr};
 use crate::upstream::{Endpoint, EndpointError};
 
 pub(super) fn upstream_url(text: &str) -> Result<Endpoint, String> {
     text.parse()
         .map_err(|error: EndpointError| error.to_string())
+}
+
+/// A URL, or the word for the embedded cache.
+pub(super) fn references_upstream(text: &str) -> Result<ReferencesUpstream, String> {
+    match text {
+        "embedded" => Ok(ReferencesUpstream::Embedded),
+        url => upstream_url(url)
+            .map(ReferencesUpstream::Url)
+            .map_err(|error| format!("{error}; or write `embedded`")),
+    }
+}
+
+/// Subsets double with each qualifier: 6 are 63 further entries a URI.
+pub(super) fn subset_max(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (0..=6).contains(n));
+    number.ok_or_else(|| format!("`{text}` is not a number from 0 to 6"))
+}
+
+/// `NAME+NAME`.
+pub(super) fn projection(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split('+').map(str::to_owned).collect();
+    let bad = |name: &String| name.is_empty() || name.contains(|c: char| c.is_ascii_control());
+    if names.iter().any(bad) {
+        return Err(format!(
+            "`{text}` is not NAME or NAME+NAME, as in `resource_type+vcs.commit`"
+        ));
+    }
+    Ok(names)
+}
+
+/// `NAME=VALUE`.
+pub(super) fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!(
+            "`{text}` is not NAME=VALUE, as in `OSFamily=Linux`"
+        )),
+    }
 }
 
 /// `SERVICE=URL`.

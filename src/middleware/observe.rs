@@ -134,6 +134,7 @@ impl Observation {
             code,
             inline_code = report.inline_code,
             outcome,
+            missed = report.missed,
             kind = report.kind,
             uri = report.uri,
             origin_host = report.origin_host,

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Missed;
 use crate::digest::{self, Digest, DigestFunction};
 use crate::fetcher::FetchError;
 use crate::store;
@@ -13,8 +14,13 @@ use crate::upstream;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResolveError {
     /// Nobody pushed it, and no origin can be asked.
-    #[error("{0}")]
-    NotFound(String),
+    #[error("{text}")]
+    NotFound {
+        /// Why, in words.
+        text: String,
+        /// Why, in short.
+        missed: Missed,
+    },
     /// Qualifiers that an origin fetch could not honour.
     #[error("unsupported qualifiers: {}", .0.join(", "))]
     Unsupported(Vec<String>),

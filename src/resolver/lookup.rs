@@ -1,15 +1,15 @@
 //! What the cache already knows about a query.
 //!
-//! Not for: what an entry looks like or whether its content is still there;
-//! the store answers only with complete ones.
-
-use std::time::SystemTime;
+//! Not for: which keys are asked (`candidates.rs`), what an entry looks like or
+//! whether its content is still there; the store answers only with complete
+//! ones.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
-use super::{Answer, Inner, Outcome, Query, ResolveError, Stats};
-use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Qualifiers, Source};
+use super::candidates::{Candidate, Extent, shown, waves};
+use super::{Answer, Inner, Query, ResolveError, Stats};
+use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Source};
 use crate::fetcher::Fetcher;
 use crate::store::{AssetStore, Lookup, Miss};
 use crate::upstream::CallContext;
@@ -17,95 +17,136 @@ use crate::upstream::CallContext;
 /// Look-ups of one query under way at a time.
 const PARALLEL: usize = 8;
 
-/// Prefix of what stands in a key for a header that selects a representation.
-/// Not `http_header:`, as that is a name no entry may hold.
-const SELECTED_BY: &str = "request_header:";
-
-/// A key that may answer a query.
-struct Candidate {
-    key: AssetKey,
-    uri_index: Option<usize>,
-    outcome: Outcome,
-    pushed_only: bool,
-}
-
-/// Why nothing was found, as words for the caller: the most telling reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Missed {
+/// Why nothing was found: the most telling reason of all keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Missed {
+    /// Nobody recorded it.
     #[default]
     Absent,
+    /// An entry that is not one of ours, or does not fit its key.
+    Unusable,
     /// Content from the origin that has to be asked again.
     Unpinned,
     /// The entry says what the request's checksum rules out.
     Contradicted,
+    /// A push for several URIs of which the first was never written.
+    HalfPushed,
+    /// It is known, and its content is not in the cache any more.
     Gone,
+    /// It has expired or was withdrawn.
     Expired,
+    /// It is older than the request accepts.
     Stale,
 }
 
+impl Missed {
+    /// The reason as in metrics, logs and explanations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Missed::Absent => "absent",
+            Missed::Unusable => "unusable",
+            Missed::Unpinned => "unpinned",
+            Missed::Contradicted => "contradicted",
+            Missed::HalfPushed => "half_pushed",
+            Missed::Gone => "gone",
+            Missed::Expired => "expired",
+            Missed::Stale => "stale",
+        }
+    }
+}
+
+/// What one key gave.
+pub(super) type Found = Result<Box<AssetReference>, Missed>;
+
 impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
-    /// Asks the cache: checksum keys first, then each URI in request order.
-    /// Always asks, also for a query no entry can satisfy: a caller the cache
-    /// refuses learns so before the origin is asked (S11).
+    /// Asks the cache, wave by wave. Always asks, also for a query no entry
+    /// can satisfy: a caller the cache refuses learns so before the origin is
+    /// asked (S11).
     pub(super) async fn look_up(
         &self,
         context: &CallContext,
         query: &Query,
     ) -> Result<Result<Answer, Missed>, ResolveError> {
         let mut missed = Missed::default();
-        for candidates in [checksum_candidates(query), exact_candidates(query)] {
-            for some in candidates.chunks(PARALLEL) {
-                match self.first_hit(context, query, some).await? {
-                    Ok(answer) => return Ok(Ok(answer)),
-                    Err(reason) => missed = missed.max(reason),
-                }
-            }
-        }
-        Ok(Err(missed))
-    }
-
-    async fn first_hit(
-        &self,
-        context: &CallContext,
-        query: &Query,
-        candidates: &[Candidate],
-    ) -> Result<Result<Answer, Missed>, ResolveError> {
-        let mut missed = Missed::default();
-        let mut lookups = FuturesOrdered::new();
-        for candidate in candidates {
-            lookups.push_back(self.store.get(context, &candidate.key));
-        }
-        for candidate in candidates {
-            let Some(found) = lookups.next().await else {
-                break;
-            };
-            let function = query.request.scope.function;
-            let found = found.map_err(|e| ResolveError::from_store(e, function))?;
-            match self.accept(query, candidate, found) {
-                Ok(reference) => return Ok(Ok(answer(candidate, *reference))),
+        for wave in self.waves(query) {
+            match self.first_hit(context, query, &wave).await? {
+                Ok(answer) => return Ok(Ok(answer)),
                 Err(reason) => missed = missed.max(reason),
             }
         }
         Ok(Err(missed))
     }
 
-    /// Whether an entry answers the query at this moment.
-    fn accept(
+    pub(super) fn waves(&self, query: &Query) -> Vec<Vec<Candidate>> {
+        let uris = 0..query.request.uris.len();
+        let fetched: Vec<bool> = uris
+            .map(|index| self.may_be_fetched(query, index))
+            .collect();
+        let extent = Extent {
+            settings: &self.shared.settings,
+            fetched: &fetched,
+        };
+        waves(query, extent)
+    }
+
+    /// The first candidate in order that answers; all are asked at once, some
+    /// at a time.
+    async fn first_hit(
         &self,
+        context: &CallContext,
         query: &Query,
-        candidate: &Candidate,
-        found: Lookup,
-    ) -> Result<Box<AssetReference>, Missed> {
+        wave: &[Candidate],
+    ) -> Result<Result<Answer, Missed>, ResolveError> {
+        let mut missed = Missed::default();
+        let mut absent = Vec::new();
+        for some in wave.chunks(PARALLEL) {
+            let lookups = some.iter().map(|c| self.ask(context, query, &c.key));
+            let mut lookups: FuturesOrdered<_> = lookups.collect();
+            for candidate in some {
+                let Some(found) = lookups.next().await else {
+                    break;
+                };
+                let mut found = self.accept(query, candidate, found?);
+                if let (Ok(_), KeySpace::Subset { .. }) = (&found, &candidate.key.space) {
+                    found = self.confirm(context, query, candidate, found).await?;
+                }
+                let found = found.and_then(|found| whole(query, candidate, &absent, found));
+                count(candidate, &found);
+                match found {
+                    Ok(reference) => return Ok(Ok(answer(candidate, *reference))),
+                    Err(Missed::Absent) => absent.extend(candidate.uri_index),
+                    Err(_) => {}
+                }
+                missed = missed.max(found.err().unwrap_or_default());
+            }
+        }
+        Ok(Err(missed))
+    }
+
+    async fn ask(
+        &self,
+        context: &CallContext,
+        query: &Query,
+        key: &AssetKey,
+    ) -> Result<Lookup, ResolveError> {
+        let found = self.store.get(context, key).await;
+        let function = query.request.scope.function;
+        found.map_err(|e| ResolveError::from_store(e, function))
+    }
+
+    /// Whether an entry answers the query at this moment.
+    pub(super) fn accept(&self, query: &Query, candidate: &Candidate, found: Lookup) -> Found {
         let reference = match found {
             Lookup::Hit(reference) => reference,
             Lookup::Miss(Miss::Incomplete) => return Err(Missed::Gone),
             Lookup::Miss(Miss::Expired) => return Err(Missed::Expired),
-            Lookup::Miss(_) => return Err(Missed::Absent),
+            Lookup::Miss(Miss::Unusable) => return Err(Missed::Unusable),
+            Lookup::Miss(Miss::Absent) => return Err(Missed::Absent),
         };
-        let now = SystemTime::now();
-        let wrong_source = candidate.pushed_only && reference.source != Source::Push;
-        if reference.kind != query.request.kind || wrong_source {
-            return Err(Missed::Absent);
+        let now = self.shared.settings.clock.now();
+        if reference.kind != query.request.kind || !has_right_source(candidate, &reference) {
+            return Err(Missed::Unusable);
         }
         if reference.is_expired(now) {
             return Err(Missed::Expired);
@@ -117,27 +158,49 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         if contradicts(query, candidate, &reference) {
             return Err(Missed::Contradicted);
         }
-        if self.needs_revalidation(query, candidate, &reference) {
-            return Err(Missed::Unpinned);
-        }
         Ok(reference)
     }
 
-    /// Unpinned content from an origin may have changed there since. A caller
-    /// who states no limit expects what the origin serves now (N6), and until
-    /// conditional requests are built the only way to know is to fetch again.
-    /// A caller who does state a limit gets any entry within it, unless this
-    /// caller shows the origin credentials: these may lead to other content.
-    fn needs_revalidation(
+    /// An entry found by a subset of its qualifiers is what was pushed last
+    /// with more; whether that push still holds, the exact entry says, if it is
+    /// there: a withdrawal or a later push (C3.7).
+    pub(super) async fn confirm(
         &self,
+        context: &CallContext,
         query: &Query,
         candidate: &Candidate,
-        reference: &AssetReference,
-    ) -> bool {
-        let request = &query.request;
-        let Some(index) = candidate.uri_index else {
-            return false;
+        found: Found,
+    ) -> Result<Found, ResolveError> {
+        let (Ok(subset), Some(uri)) = (&found, candidate.key.space.uri()) else {
+            return Ok(found);
         };
+        let exact = AssetKey {
+            space: KeySpace::Exact {
+                uri: uri.clone(),
+                qualifiers: subset.qualifiers.clone(),
+            },
+            ..candidate.key.clone()
+        };
+        let there = self.ask(context, query, &exact).await?;
+        if let Lookup::Hit(exact) = &there
+            && exact.content_time <= subset.content_time
+        {
+            return Ok(found);
+        }
+        Ok(match self.accept(query, candidate, there) {
+            Err(Missed::Absent | Missed::Unusable) => found,
+            other => other,
+        })
+    }
+
+    /// Whether content the origin of a URI served before may answer. Unpinned
+    /// content may have changed there since: a caller who states no limit
+    /// expects what the origin serves now (N6), and until conditional requests
+    /// are built the only way to know is to fetch again. A caller who does
+    /// state a limit gets any entry within it, unless this caller shows the
+    /// origin credentials: these may lead to other content.
+    fn may_be_fetched(&self, query: &Query, index: usize) -> bool {
+        let request = &query.request;
         let Some(uri) = request.uris.get(index) else {
             return false;
         };
@@ -145,80 +208,45 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let private = headers.has_credentials(index, uri.as_str().unwrap_or_default())
             || uri.has_secret()
             || request.qualifiers.had_secret();
-        reference.source == Source::Fetch
-            && candidate.outcome == Outcome::HitExact
-            && request.integrity.is_none()
-            && (private || query.oldest_accepted.is_none())
+        let now = self.shared.settings.clock.now();
+        let limited = query.oldest_accepted.is_some_and(|oldest| oldest <= now);
+        request.integrity.is_none()
+            && limited
+            && !private
             && self.shared.fetcher.is_fetchable(request.kind, uri)
     }
 }
 
-/// The keys of the verified hashes the query names, if a checksum alone says
-/// which asset is meant.
-fn checksum_candidates(query: &Query) -> Vec<Candidate> {
-    let request = &query.request;
-    let checksums = request.integrity.iter().flat_map(|i| i.checksums());
-    let spaces = checksums.filter_map(|c| KeySpace::checksum(c, &request.qualifiers));
-    let candidates = spaces.map(|space| Candidate {
-        key: key(query, space),
-        uri_index: (!request.uris.is_empty()).then_some(0),
-        outcome: Outcome::HitChecksum,
-        pushed_only: false,
-    });
-    candidates.collect()
-}
-
-/// One key per URI; two where headers select a representation, as what was
-/// pushed is matched whatever the headers (C3: header names are left out).
-fn exact_candidates(query: &Query) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
-    for (index, uri) in query.request.uris.iter().enumerate() {
-        let candidate = |qualifiers, pushed_only| Candidate {
-            key: key(
-                query,
-                KeySpace::Exact {
-                    uri: uri.clone(),
-                    qualifiers,
-                },
-            ),
-            uri_index: Some(index),
-            outcome: Outcome::HitExact,
-            pushed_only,
-        };
-        let selected = key_qualifiers(query, index);
-        let also_plain = selected != query.request.qualifiers;
-        candidates.push(candidate(selected, false));
-        if also_plain {
-            candidates.push(candidate(query.request.qualifiers.clone(), true));
-        }
+/// A push that failed midway may have left the entries of its later URIs. Who
+/// asks for all of them, as BuildStream does before it pushes, must not take it
+/// for done: the first URI would then be missing for ever.
+fn whole(
+    query: &Query,
+    candidate: &Candidate,
+    absent: &[usize],
+    found: Box<AssetReference>,
+) -> Found {
+    let uris = &query.request.uris;
+    let first_is_absent = absent
+        .iter()
+        .filter(|index| candidate.uri_index != Some(**index))
+        .filter_map(|index| uris.get(*index))
+        .any(|uri| uri.redacted() == found.uri);
+    let pushed = matches!(candidate.key.space, KeySpace::Exact { .. });
+    if pushed && first_is_absent {
+        return Err(Missed::HalfPushed);
     }
-    candidates
+    Ok(found)
 }
 
-/// The qualifiers under which content of one URI is kept: those of the request
-/// and, unless a checksum pins it, the headers that select a representation.
-pub(super) fn key_qualifiers(query: &Query, index: usize) -> Qualifiers {
-    let request = &query.request;
-    let uri = request.uris.get(index).and_then(|uri| uri.as_str());
-    let mut qualifiers = request.qualifiers.clone();
-    if request.integrity.is_none() {
-        for (name, value) in request.headers.selecting(index, uri.unwrap_or_default()) {
-            qualifiers = qualifiers.with(&format!("{SELECTED_BY}{name}"), &value);
+/// Whether the entry is of the origin that its key space is for.
+fn has_right_source(candidate: &Candidate, reference: &AssetReference) -> bool {
+    match candidate.key.space {
+        KeySpace::Exact { .. } | KeySpace::Subset { .. } | KeySpace::Migrated { .. } => {
+            reference.source == Source::Push
         }
-    }
-    qualifiers
-}
-
-/// What of the stored qualifiers is one to clients.
-pub(super) fn shown(stored: Qualifiers) -> Qualifiers {
-    stored.without_prefix(SELECTED_BY)
-}
-
-pub(super) fn key(query: &Query, space: KeySpace) -> AssetKey {
-    AssetKey {
-        scope: query.request.scope.clone(),
-        kind: query.request.kind,
-        space,
+        KeySpace::Fetched { .. } => reference.source == Source::Fetch,
+        KeySpace::Checksum { .. } => true,
     }
 }
 
@@ -232,19 +260,31 @@ fn contradicts(query: &Query, candidate: &Candidate, reference: &AssetReference)
     let Some(integrity) = &query.request.integrity else {
         return false;
     };
-    let checksums = integrity.checksums();
-    let verified = checksums.iter().any(|c| reference.verified.contains(c));
-    let unverified_fetch = reference.source == Source::Fetch && !verified;
-    unverified_fetch
-        || checksums
-            .iter()
-            .all(|c| is_another_blob(query, reference, c))
+    let mut checksums = integrity.checksums().iter();
+    if candidate.unpinned {
+        return !checksums.any(|c| is_that_blob(query, reference, c));
+    }
+    checksums.all(|c| is_another_blob(query, reference, c))
+}
+
+/// Whether a digest and a checksum are hashes of the same function.
+fn comparable(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
+    reference.kind == AssetKind::Blob
+        && checksum.algorithm().function() == query.request.scope.function
 }
 
 fn is_another_blob(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
-    reference.kind == AssetKind::Blob
-        && checksum.algorithm().function() == query.request.scope.function
-        && checksum.raw() != reference.digest.raw()
+    comparable(query, reference, checksum) && checksum.raw() != reference.digest.raw()
+}
+
+fn is_that_blob(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
+    comparable(query, reference, checksum) && checksum.raw() == reference.digest.raw()
+}
+
+fn count(candidate: &Candidate, found: &Found) {
+    let result = found.as_ref().err().map_or("hit", |missed| missed.name());
+    let space = candidate.key.space.name();
+    metrics::counter!("assetgate_lookups_total", "space" => space, "result" => result).increment(1);
 }
 
 fn answer(candidate: &Candidate, reference: AssetReference) -> Answer {

@@ -2,18 +2,20 @@
 //! it; and record what clients push.
 //!
 //! Order of a fetch (conformance C3.4, C5): the checksum the request names,
-//! then every URI with exactly these qualifiers, then the origin. A cache that
-//! cannot be asked is an error and never a miss.
+//! then every URI with exactly these qualifiers, then pushes with more, then
+//! the origin. A cache that cannot be asked is an error and never a miss.
 //! Not for: messages and status codes (`api`), the form of an entry (`store`),
 //! requests to origins (`fetcher`).
 //! Called by: `api`.
 
+mod candidates;
 mod error;
 mod flight;
 mod lookup;
 mod origin;
 mod push;
 mod query;
+mod subsets;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -23,8 +25,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use error::ResolveError;
+pub use lookup::Missed;
 pub use query::{Answer, Outcome, Push, Query, Stats};
+pub use subsets::SubsetRules;
 
+use crate::clock::Clock;
 use crate::digest::{DigestFunction, InstanceName};
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
@@ -44,15 +49,26 @@ pub trait Announce: Send + Sync + 'static {
 }
 
 /// Settings of a [`Resolver`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Whether clients may push.
     pub push: bool,
+    /// Under which subsets of its qualifiers a push is found.
+    pub subsets: SubsetRules,
+    /// Whether references of another server are looked for.
+    pub migrate: bool,
+    /// The time.
+    pub clock: Clock,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { push: true }
+        Self {
+            push: true,
+            subsets: SubsetRules::default(),
+            migrate: false,
+            clock: Clock::default(),
+        }
     }
 }
 
@@ -147,7 +163,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
             Err(missed) => missed,
         };
         shared.check_origin(&query, missed)?;
-        let task = Arc::clone(shared).fetch_and_record(context.clone(), query);
+        let task = Arc::clone(shared).fetch_and_record(context.clone(), query, missed);
         shared.flights.run(task).await?
     }
 

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::lookup::{Missed, key, key_qualifiers, shown};
-use super::{Answer, Outcome, Query, ResolveError, Shared, Stats};
+use super::candidates::{key, key_qualifiers, shown};
+use super::{Answer, Missed, Outcome, Query, ResolveError, Shared, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
 use crate::fetcher::{Fetched, Fetcher};
-use crate::store::{AssetStore, Lookup};
+use crate::store::AssetStore;
 use crate::upstream::CallContext;
 
 impl<S, F: Fetcher> Shared<S, F> {
@@ -27,7 +27,8 @@ impl<S, F: Fetcher> Shared<S, F> {
         let request = &query.request;
         let fetchable = |uri| self.fetcher.is_fetchable(request.kind, uri);
         if !request.uris.iter().any(fetchable) {
-            return Err(ResolveError::NotFound(reason(query, missed)));
+            let text = reason(query, missed);
+            return Err(ResolveError::NotFound { text, missed });
         }
         self.check_supported(query)?;
         if !request.scope.function.is_computable() {
@@ -43,6 +44,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         self: Arc<Self>,
         context: CallContext,
         query: Query,
+        missed: Missed,
     ) -> Result<Answer, ResolveError> {
         let fetched = self.fetcher.fetch(&context, &query.request).await?;
         let qualifiers = self.record(&context, &query, &fetched).await;
@@ -55,28 +57,9 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             stats: Stats {
                 origin_bytes: fetched.origin_bytes,
                 attempts: fetched.attempts,
+                missed: Some(missed),
             },
         })
-    }
-
-    /// Whether somebody pushed under the key after the fetch began: what was
-    /// acknowledged to a pusher is not overwritten by what is older (P3).
-    async fn was_pushed_meanwhile(
-        &self,
-        context: &CallContext,
-        keys: &[AssetKey],
-        fetched: &Fetched,
-    ) -> bool {
-        let exact = |key: &&AssetKey| matches!(key.space, KeySpace::Exact { .. });
-        let Some(key) = keys.iter().find(exact) else {
-            return false;
-        };
-        match self.store.get(context, key).await {
-            Ok(Lookup::Hit(there)) => {
-                there.source == Source::Push && there.content_time >= fetched.started_at
-            }
-            _ => false,
-        }
     }
 
     /// Records fetched content. That the cache takes no reference does not
@@ -84,7 +67,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
     /// (S11). Returns the qualifiers the content is known by.
     async fn record(&self, context: &CallContext, query: &Query, fetched: &Fetched) -> Qualifiers {
         let (keys, qualifiers) = keys_of(query, fetched);
-        if keys.is_empty() || self.was_pushed_meanwhile(context, &keys, fetched).await {
+        if keys.is_empty() {
             return qualifiers;
         }
         let reference = reference_of(query, fetched, qualifiers);
@@ -119,7 +102,7 @@ fn keys_of(query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
     if fetched.with_credentials || uri.has_secret() || request.qualifiers.had_secret() {
         return (Vec::new(), qualifiers);
     }
-    let space = KeySpace::Exact {
+    let space = KeySpace::Fetched {
         uri: uri.clone(),
         qualifiers: qualifiers.clone(),
     };
@@ -150,9 +133,9 @@ fn reason(query: &Query, missed: Missed) -> String {
         return "no content with this checksum is known here".to_owned();
     }
     let pushed = match missed {
-        Missed::Absent | Missed::Unpinned => {
-            "nobody pushed this asset with exactly these qualifiers"
-        }
+        Missed::Absent | Missed::Unpinned => "nobody pushed this asset with these qualifiers",
+        Missed::Unusable => "what stands in the cache for it is no reference of this server",
+        Missed::HalfPushed => "it was pushed for several URIs and not recorded for the first",
         Missed::Contradicted => "what was pushed under it does not have this checksum",
         Missed::Gone => "it was pushed, but its content is no longer in the cache",
         Missed::Expired => "what was pushed under it has expired or was withdrawn",

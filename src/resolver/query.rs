@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use super::Missed;
 use crate::asset::{AssetKind, Qualifiers, Uri};
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::fetcher::FetchRequest;
@@ -66,6 +67,10 @@ pub enum Outcome {
     HitExact,
     /// A reference under a checksum Assetgate verified.
     HitChecksum,
+    /// The latest push with these qualifiers and more.
+    HitSubset,
+    /// A reference of another server that was taken over.
+    HitMigrated,
     /// The origin.
     Fetched,
 }
@@ -77,6 +82,8 @@ impl Outcome {
         match self {
             Outcome::HitExact => "hit_exact",
             Outcome::HitChecksum => "hit_checksum",
+            Outcome::HitSubset => "hit_subset",
+            Outcome::HitMigrated => "hit_migrated",
             Outcome::Fetched => "fetched",
         }
     }
@@ -89,4 +96,6 @@ pub struct Stats {
     pub origin_bytes: u64,
     /// Requests sent to origins.
     pub attempts: u32,
+    /// Why the cache did not answer, if it did not.
+    pub missed: Option<Missed>,
 }

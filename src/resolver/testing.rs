@@ -14,7 +14,7 @@ use crate::asset::{
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::drain::Drain;
 use crate::fetcher::{Failure, FetchError, FetchRequest, Fetched, Fetcher};
-use crate::store::{self, AssetStore, Lookup, Miss};
+use crate::store::{self, AssetStore, Explained, Lookup, Miss};
 use crate::upstream::{self, CallContext};
 
 /// References in memory.
@@ -45,6 +45,21 @@ impl AssetStore for Arc<FakeStore> {
             }
             Some(entry) if entry.is_expired(SystemTime::now()) => Lookup::Miss(Miss::Expired),
             Some(entry) => Lookup::Hit(Box::new(entry.clone())),
+        })
+    }
+
+    async fn explain(
+        &self,
+        context: &CallContext,
+        key: &AssetKey,
+    ) -> Result<Explained, store::Error> {
+        let lookup = self.get(context, key).await?;
+        let reference = self.entries.lock().get(key).cloned().map(Box::new);
+        Ok(Explained {
+            action: Digest::of(DigestFunction::Sha256, b"").unwrap(),
+            reference,
+            lookup,
+            detail: "",
         })
     }
 

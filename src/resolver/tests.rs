@@ -104,7 +104,7 @@ async fn an_entry_of_another_kind_is_not_believed() {
     let resolver = world.resolver(Settings::default());
     let answer = resolver.fetch(&CallContext::default(), query).await;
     assert!(
-        matches!(answer, Err(ResolveError::NotFound(_))),
+        matches!(answer, Err(ResolveError::NotFound { .. })),
         "{answer:?}"
     );
 }
@@ -152,7 +152,7 @@ async fn another_thread_looks_up_in_its_own_store_and_fetches_in_the_shared_one(
         .fetch(&CallContext::default(), query)
         .await
         .unwrap();
-    assert_eq!((own.gets.lock().len(), own.puts.lock().len()), (1, 0));
+    assert_eq!((own.gets.lock().len(), own.puts.lock().len()), (2, 0));
     assert_eq!(world.store.puts.lock().len(), 1);
 }
 
@@ -207,7 +207,7 @@ async fn a_shutdown_that_ends_a_fetch_says_so() {
 
 #[tokio::test]
 async fn p3_a_push_during_a_fetch_is_not_overwritten_by_it() {
-    for (pushed_after, kept) in [(true, Source::Push), (false, Source::Fetch)] {
+    for pushed_after in [true, false] {
         let world = World::default();
         let query = query(&[URL], None);
         let key = AssetKey {
@@ -232,6 +232,8 @@ async fn p3_a_push_during_a_fetch_is_not_overwritten_by_it() {
         let context = CallContext::default();
         let answer = resolver.fetch(&context, query).await.unwrap();
         assert_eq!(answer.outcome, Outcome::Fetched);
-        assert_eq!(world.store.entries.lock()[&key].source, kept);
+        // Whichever came first: what was fetched has a key of its own.
+        let entries = world.store.entries.lock();
+        assert_eq!((entries[&key].source, entries.len()), (Source::Push, 2));
     }
 }

@@ -19,8 +19,8 @@ use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher};
 use crate::forward::{Forward, Observer};
-use crate::resolver::{self, Resolver};
-use crate::store::ActionCacheStore;
+use crate::resolver::{self, Resolver, SubsetRules};
+use crate::store::{ActionCacheStore, MacKeys, Probes, ReferenceSettings};
 use crate::upstream::Cache;
 
 /// What all listener threads share.
@@ -31,7 +31,8 @@ pub(super) struct Assembly {
     reflection: Routes,
     observer: Arc<Observer>,
     errors: ErrorSettings,
-    namespace: String,
+    references: ReferenceSettings,
+    probes: Probes,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -50,16 +51,18 @@ impl Assembly {
             pool.keep_one();
         }
         let far = Cache::new(upstream);
+        let references = reference_settings(config)?;
+        let probes = Probes::default();
+        let store = ActionCacheStore::new(far.clone(), references.clone(), probes.clone());
+        let store = with_references(store, backend.references());
         let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
             .map_err(|errors| anyhow::anyhow!(join(&errors)))
             .context("fetching")?;
         let resolver = Resolver::new(
-            ActionCacheStore::new(far.clone(), &config.namespace),
+            store,
             fetcher,
             far,
-            resolver::Settings {
-                push: config.push_enabled,
-            },
+            resolver_settings(config),
             drain,
             Handle::current(),
         );
@@ -69,7 +72,8 @@ impl Assembly {
             reflection: api::reflection()?,
             observer,
             errors: error_settings(config),
-            namespace: config.namespace.clone(),
+            references,
+            probes,
             stopping,
         })
     }
@@ -78,7 +82,9 @@ impl Assembly {
     pub(super) fn dispatch(&self) -> Dispatch {
         let Near { upstream, target } = self.backend.near();
         let near = Cache::new(upstream.clone());
-        let store = ActionCacheStore::new(near.clone(), &self.namespace);
+        let (references, probes) = (self.references.clone(), self.probes.clone());
+        let store = ActionCacheStore::new(near.clone(), references, probes);
+        let store = with_references(store, self.backend.references());
         let resolver = self.resolver.on_thread(store, near);
         let mut forward = Forward::new(target, Arc::clone(&self.observer));
         for (service, target) in self.backend.routes() {
@@ -94,6 +100,42 @@ impl Assembly {
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).fallback_service(forward.clone().into_fallback());
         Dispatch::new(forward, stack::stack(routes))
+    }
+}
+
+fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {
+    match elsewhere {
+        Some(near) => store.with_references(Cache::new(near.upstream)),
+        None => store,
+    }
+}
+
+fn reference_settings(config: &Config) -> anyhow::Result<ReferenceSettings> {
+    let mac = config.references.mac_key.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path)?;
+        anyhow::Ok(MacKeys::parse(&text)?)
+    });
+    let compat = &config.compat;
+    Ok(ReferenceSettings {
+        namespace: config.namespace.as_str().into(),
+        mac: mac.transpose().context("references.mac_key")?,
+        bb_remote_asset: compat
+            .bb_remote_asset
+            .then(|| compat.platform.as_slice().into()),
+        ..ReferenceSettings::default()
+    })
+}
+
+fn resolver_settings(config: &Config) -> resolver::Settings {
+    let references = &config.references;
+    resolver::Settings {
+        push: config.push_enabled,
+        subsets: SubsetRules {
+            max: references.subset_max,
+            projections: references.projections.clone(),
+        },
+        migrate: config.compat.bb_remote_asset,
+        ..resolver::Settings::default()
     }
 }
 

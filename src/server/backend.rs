@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use tonic::body::Body;
 use tower::ServiceExt;
 
-use crate::config::Config;
+use crate::config::{Config, ReferencesUpstream};
 use crate::embedded::Embedded;
 use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
@@ -26,6 +26,8 @@ const MORE: usize = 8;
 #[derive(Clone)]
 pub(super) struct Backend {
     cache: Cache,
+    /// Where references are, if not there.
+    references: Option<Cache>,
     routes: Vec<(String, PoolSettings)>,
 }
 
@@ -59,20 +61,68 @@ impl Backend {
         let routes = routes.collect::<anyhow::Result<_>>()?;
         let cache = match &config.upstream {
             Some(upstream) => Cache::Remote(Box::new(connect(upstream.urls.clone())?)),
-            None => {
-                let settings = crate::embedded::Settings {
-                    dir: config.embedded.dir.clone(),
-                    max_size: config.embedded.max_size,
-                };
-                Cache::Embedded(Embedded::open(settings)?)
+            None => Cache::Embedded(embedded(config)?),
+        };
+        let references = match &config.references.upstream {
+            None => None,
+            Some(ReferencesUpstream::Embedded) => Some(Cache::Embedded(embedded(config)?)),
+            Some(ReferencesUpstream::Url(url)) => {
+                Some(Cache::Remote(Box::new(connect(vec![url.clone()])?)))
             }
         };
-        Ok(Self { cache, routes })
+        Ok(Self {
+            cache,
+            references,
+            routes,
+        })
     }
 
     /// For use on the current runtime.
     pub(super) fn near(&self) -> Near {
+        self.cache.near()
+    }
+
+    /// Where references are if not in the cache, likewise.
+    pub(super) fn references(&self) -> Option<Near> {
+        self.references.as_ref().map(Cache::near)
+    }
+    /// Services that do not go to the cache, for use on the current runtime.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&str, Target)> {
+        self.routes.iter().map(|(service, settings)| {
+            let target = Target::Pool(Pool::new(settings.clone()));
+            (service.as_str(), target)
+        })
+    }
+
+    /// How the connections to a remote cache are.
+    pub(super) fn board(&self) -> Option<&Board> {
         match &self.cache {
+            Cache::Remote(settings) => Some(&settings.board),
+            Cache::Embedded(_) => None,
+        }
+    }
+
+    /// TLS files towards other servers, which may change.
+    pub(super) fn tls(&self) -> impl Iterator<Item = Arc<ClientTls>> {
+        let caches = [Some(&self.cache), self.references.as_ref()];
+        let caches = caches
+            .into_iter()
+            .flatten()
+            .filter_map(|cache| match cache {
+                Cache::Remote(settings) => settings.tls.clone(),
+                Cache::Embedded(_) => None,
+            });
+        let routes = self
+            .routes
+            .iter()
+            .filter_map(|(_, settings)| settings.tls.clone());
+        caches.chain(routes)
+    }
+}
+
+impl Cache {
+    fn near(&self) -> Near {
+        match self {
             Cache::Remote(settings) => {
                 let pool = Pool::new((**settings).clone());
                 Near {
@@ -93,35 +143,13 @@ impl Backend {
             }
         }
     }
+}
 
-    /// Services that do not go to the cache, for use on the current runtime.
-    pub(super) fn routes(&self) -> impl Iterator<Item = (&str, Target)> {
-        self.routes.iter().map(|(service, settings)| {
-            let target = Target::Pool(Pool::new(settings.clone()));
-            (service.as_str(), target)
-        })
-    }
-
-    /// How the connections to a remote cache are.
-    pub(super) fn board(&self) -> Option<&Board> {
-        match &self.cache {
-            Cache::Remote(settings) => Some(&settings.board),
-            Cache::Embedded(_) => None,
-        }
-    }
-
-    /// TLS files towards other servers, which may change.
-    pub(super) fn tls(&self) -> impl Iterator<Item = Arc<ClientTls>> {
-        let cache = match &self.cache {
-            Cache::Remote(settings) => settings.tls.clone(),
-            Cache::Embedded(_) => None,
-        };
-        let routes = self
-            .routes
-            .iter()
-            .filter_map(|(_, settings)| settings.tls.clone());
-        cache.into_iter().chain(routes)
-    }
+fn embedded(config: &Config) -> anyhow::Result<Embedded> {
+    Ok(Embedded::open(crate::embedded::Settings {
+        dir: config.embedded.dir.clone(),
+        max_size: config.embedded.max_size,
+    })?)
 }
 
 /// One thread's part of the connections to a server; never none.

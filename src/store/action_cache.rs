@@ -3,132 +3,214 @@
 //! Blind writes only, and nothing is kept in this process: any replica answers
 //! for any other. An entry is verified in full on every read.
 //! Not for: the format (`encoding.rs`), what a hit has to prove
-//! (`presence.rs`), what a push has to upload (`content.rs`).
+//! (`presence.rs`), what a push has to upload (`content.rs`), how entries are
+//! written and kept (`record.rs`).
 //! Called by: `server` (construction), `resolver` (through the trait).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-
-use super::encoding::{EncodedKey, Outputs, decode_entry, encode_entry, encode_key, same_payload};
+use super::encoding::{
+    EncodedKey, Format, Outputs, Payload, decode_entry, encode_key, find_payload,
+};
 use super::presence::{self, Budget, Presence};
-use super::{AssetStore, Error, Lookup, Miss, content};
-use crate::asset::{AssetKey, AssetReference};
-use crate::digest::Scope;
+use super::{AssetStore, Error, Explained, Lookup, MacKeys, Miss, Probes, migrate, record};
+use crate::asset::{AssetKey, AssetReference, KeySpace};
+use crate::clock::Clock;
+use crate::digest::{DigestFunction, Scope};
+use crate::proto::rev2;
 use crate::upstream::{self, Cache, CallContext};
 
-/// Entries of one push written at once.
-const WRITES: usize = 8;
+/// How references are kept.
+#[derive(Debug, Clone, Default)]
+pub struct ReferenceSettings {
+    /// Entries of another namespace are never seen.
+    pub namespace: Arc<str>,
+    /// Keys that sign entries; without, any writer of the Action Cache can
+    /// issue references.
+    pub mac: Option<MacKeys>,
+    /// Take over references of bb-remote-asset; the platform in its keys.
+    pub bb_remote_asset: Option<Arc<[(String, String)]>>,
+    /// The time.
+    pub clock: Clock,
+}
 
 /// References as Action Cache entries.
 #[derive(Debug, Clone)]
 pub struct ActionCacheStore {
-    cache: Cache,
-    namespace: Arc<str>,
-    budget: Arc<Budget>,
+    /// Where content is.
+    pub(super) content: Cache,
+    /// Where entries are, if not there.
+    elsewhere: Option<Cache>,
+    pub(super) format: Format,
+    pub(super) probes: Probes,
+    pub(super) clock: Clock,
+    pub(super) budget: Arc<Budget>,
+    pub(super) bb_remote_asset: Option<Arc<[(String, String)]>>,
 }
 
+/// An entry that fits its key: the reference and what stands beside it.
+pub(super) type Decoded = (AssetReference, Outputs);
+
 impl ActionCacheStore {
-    /// A store in a cache. Entries of another namespace are never seen.
+    /// A store in the cache that also holds the content. `probes` says how
+    /// much of a hit's proof may be left to it.
     #[must_use]
-    pub fn new(cache: Cache, namespace: &str) -> Self {
+    pub fn new(content: Cache, settings: ReferenceSettings, probes: Probes) -> Self {
         Self {
-            cache,
-            namespace: namespace.into(),
+            content,
+            elsewhere: None,
+            format: Format {
+                namespace: settings.namespace,
+                mac: settings.mac,
+            },
+            probes,
+            clock: settings.clock,
             budget: Arc::default(),
+            bb_remote_asset: settings.bb_remote_asset,
         }
     }
 
-    fn encode(&self, key: &AssetKey) -> Result<EncodedKey, Error> {
-        let function = key.scope.function;
-        let unsupported = upstream::Error::UnsupportedFunction(function);
-        encode_key(&self.namespace, key).ok_or_else(|| unsupported.into())
+    /// The same, with the entries in another cache, which need not hold any
+    /// content: they are *detached*, as outputs would make every cache that
+    /// checks completeness withhold them.
+    #[must_use]
+    pub fn with_references(self, elsewhere: Cache) -> Self {
+        Self {
+            elsewhere: Some(elsewhere),
+            ..self
+        }
     }
 
-    /// Writes one entry and makes sure that the cache keeps this one.
-    async fn write_entry(
-        &self,
-        context: &CallContext,
-        (key, encoded): (&AssetKey, &EncodedKey),
-        reference: &AssetReference,
-        outputs: &Outputs,
-    ) -> Result<(), Error> {
-        let entry = encode_entry(&self.namespace, key, encoded, reference, outputs);
-        let (scope, action) = (&key.scope, &encoded.action.0);
-        let sent = entry.clone();
-        let answer = self
-            .cache
-            .update_action_result(context, scope, action, entry)
-            .await?;
-        let kept = match same_payload(&sent, &answer) {
-            Some(same) => same,
-            // Some caches answer with nothing: see what is there.
-            None => {
-                let found = self.cache.get_action_result(context, scope, action).await?;
-                found.is_some_and(|found| same_payload(&sent, &found) == Some(true))
-            }
-        };
-        if kept { Ok(()) } else { Err(not_kept()) }
+    /// The cache that holds the entries.
+    pub(super) fn entries(&self) -> &Cache {
+        self.elsewhere.as_ref().unwrap_or(&self.content)
     }
 
-    /// Uploads the keys' messages and whatever the content needs.
-    async fn prepare(
+    /// Whether entries of content under this function have no outputs: the
+    /// digests in one entry are all of one function, that of its key.
+    pub(super) fn is_detached(&self, function: DigestFunction) -> bool {
+        self.elsewhere.is_some() || !function.is_computable()
+    }
+
+    /// The instance name and digest function of the entry under a key. Where
+    /// the entry is detached, its cache need not know the content's function.
+    pub(super) async fn key_scope(
         &self,
         context: &CallContext,
         scope: &Scope,
-        keys: &[EncodedKey],
-        reference: &AssetReference,
-    ) -> Result<Outputs, Error> {
-        let content = if reference.is_expired(SystemTime::now()) {
-            let outputs = Outputs {
-                withdrawn: true,
-                ..Outputs::default()
-            };
-            content::Content {
-                outputs,
-                blobs: Vec::new(),
+    ) -> Result<Scope, Error> {
+        let mut function = scope.function;
+        if let Some(elsewhere) = &self.elsewhere {
+            let limits = elsewhere.limits(context, &scope.instance).await?;
+            if !limits.supports(function) {
+                function = DigestFunction::Sha256;
             }
-        } else {
-            content::gather(&self.cache, context, scope, reference).await?
+        }
+        if !function.is_computable() {
+            function = DigestFunction::Sha256;
+        }
+        Ok(Scope::new(scope.instance.clone(), function))
+    }
+
+    pub(super) fn encode(
+        &self,
+        key: &AssetKey,
+        function: DigestFunction,
+    ) -> Result<EncodedKey, Error> {
+        let unsupported = upstream::Error::UnsupportedFunction(function);
+        encode_key(&self.format.namespace, key, function).ok_or_else(|| unsupported.into())
+    }
+
+    /// What an entry says, or why it is not used.
+    pub(super) async fn decode(
+        &self,
+        context: &CallContext,
+        at: &Scope,
+        (key, encoded): (&AssetKey, &EncodedKey),
+        entry: &rev2::ActionResult,
+    ) -> Result<Result<Decoded, &'static str>, Error> {
+        let blob;
+        let payload = match find_payload(at.function, entry) {
+            None => return Ok(Err("no payload")),
+            Some(Payload::Here(payload)) => payload,
+            Some(Payload::Blob(digest)) => {
+                match self.entries().read_blob(context, at, &digest).await {
+                    Ok(Some(bytes)) => blob = bytes,
+                    Ok(None) => return Ok(Err("payload gone")),
+                    Err(upstream::Error::Corrupt(_)) => return Ok(Err("payload corrupt")),
+                    Err(error) => return Err(error.into()),
+                }
+                &blob
+            }
         };
-        let messages = keys.iter().flat_map(|key| [&key.command, &key.action]);
-        let mut blobs = content.blobs;
-        blobs.extend(messages.cloned());
-        self.cache.write_blobs(context, scope, blobs).await?;
-        Ok(content.outputs)
+        Ok(decode_entry(&self.format, key, encoded, entry, payload))
+    }
+
+    async fn read(&self, context: &CallContext, key: &AssetKey) -> Result<Explained, Error> {
+        let at = self.key_scope(context, &key.scope).await?;
+        let encoded = self.encode(key, at.function)?;
+        let action = &encoded.action.0;
+        let found = Explained::nothing(action.clone());
+        let entry = self.entries().get_action_result(context, &at, action);
+        let entry = match entry.await {
+            Ok(Some(entry)) => entry,
+            Ok(None) if matches!(key.space, KeySpace::Migrated { .. }) => {
+                return migrate::take_over(self, context, key, found).await;
+            }
+            Ok(None) => return Ok(found),
+            Err(upstream::Error::Malformed { .. }) => return Ok(found.unusable("undecodable")),
+            Err(error) => return Err(error.into()),
+        };
+        let decoded = self.decode(context, &at, (key, &encoded), &entry).await?;
+        let (reference, outputs) = match decoded {
+            Ok(decoded) => decoded,
+            Err(why) => return Ok(found.unusable(why)),
+        };
+        drop(entry);
+        let found = found.about(&reference);
+        if outputs.withdrawn || reference.is_expired(self.clock.now()) {
+            return Ok(found.miss(Miss::Expired));
+        }
+        self.prove(context, &key.scope, found, reference, &outputs)
+            .await
+    }
+
+    /// Whether everything an entry names is there.
+    async fn prove(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        found: Explained,
+        reference: AssetReference,
+        outputs: &Outputs,
+    ) -> Result<Explained, Error> {
+        let modes = self.probes.modes(&scope.instance);
+        if presence::is_proved_by_the_cache(modes, &reference, outputs) {
+            return Ok(found.hit(reference, "the cache checks it"));
+        }
+        let (cache, budget) = (&self.content, &self.budget);
+        let presence = presence::check(cache, budget, context, scope, &reference, outputs).await?;
+        Ok(match presence {
+            Presence::Complete => found.hit(reference, "asked of the CAS"),
+            Presence::Incomplete => found.miss(Miss::Incomplete),
+            Presence::Unusable(why) => found.unusable(why),
+        })
     }
 }
 
 impl AssetStore for ActionCacheStore {
     async fn get(&self, context: &CallContext, key: &AssetKey) -> Result<Lookup, Error> {
-        let encoded = self.encode(key)?;
-        let entry = self
-            .cache
-            .get_action_result(context, &key.scope, &encoded.action.0);
-        let entry = match entry.await {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return Ok(Lookup::Miss(Miss::Absent)),
-            Err(upstream::Error::Malformed { .. }) => return Ok(unusable("undecodable")),
-            Err(error) => return Err(error.into()),
-        };
-        let decoded = decode_entry(&self.namespace, key, &encoded, &entry);
-        let (reference, outputs) = match decoded {
-            Ok(decoded) => decoded,
-            Err(why) => return Ok(unusable(why)),
-        };
-        drop(entry);
-        if outputs.withdrawn || reference.is_expired(SystemTime::now()) {
-            return Ok(Lookup::Miss(Miss::Expired));
+        let found = self.read(context, key).await?;
+        if found.lookup == Lookup::Miss(Miss::Unusable) {
+            let why = found.detail;
+            tracing::debug!(why, "an entry under one of our keys is not used");
+            metrics::counter!("assetgate_reference_unusable_total", "reason" => why).increment(1);
         }
-        let (cache, budget) = (&self.cache, &self.budget);
-        let presence =
-            presence::check(cache, budget, context, &key.scope, &reference, &outputs).await?;
-        Ok(match presence {
-            Presence::Complete => Lookup::Hit(Box::new(reference)),
-            Presence::Incomplete => Lookup::Miss(Miss::Incomplete),
-            Presence::Unusable(why) => unusable(why),
-        })
+        Ok(found.lookup)
+    }
+
+    async fn explain(&self, context: &CallContext, key: &AssetKey) -> Result<Explained, Error> {
+        self.read(context, key).await
     }
 
     async fn put(
@@ -137,49 +219,8 @@ impl AssetStore for ActionCacheStore {
         keys: &[AssetKey],
         reference: &AssetReference,
     ) -> Result<(), Error> {
-        let Some(first) = keys.first() else {
-            return Ok(());
-        };
-        let encoded: Vec<EncodedKey> = keys
-            .iter()
-            .map(|key| self.encode(key))
-            .collect::<Result<_, _>>()?;
-        let outputs = self
-            .prepare(context, &first.scope, &encoded, reference)
-            .await?;
-        let outputs = &outputs;
-        let mut pairs = keys.iter().zip(&encoded);
-        let first = pairs.next();
-        let others: Vec<_> = pairs
-            .map(|key| self.write_entry(context, key, reference, outputs))
-            .collect();
-        stream::iter(others)
-            .buffer_unordered(WRITES)
-            .try_collect::<()>()
-            .await?;
-        match first {
-            Some(first) => self.write_entry(context, first, reference, outputs).await,
-            None => Ok(()),
-        }
+        record::put(self, context, keys, reference).await
     }
-}
-
-fn unusable(why: &'static str) -> Lookup {
-    tracing::debug!(
-        why,
-        "an Action Cache entry under one of our keys is not used"
-    );
-    metrics::counter!("assetgate_reference_unusable_total", "reason" => why).increment(1);
-    Lookup::Miss(Miss::Unusable)
-}
-
-/// The cache acknowledged a write and kept something else, as caches do where
-/// the first writer wins, or dropped it.
-fn not_kept() -> Error {
-    let text = "the Action Cache acknowledged the reference but keeps another entry or none; \
-                references need a cache in which the last write of an entry wins";
-    let status = tonic::Status::failed_precondition(text);
-    upstream::Error::from_status("UpdateActionResult", status).into()
 }
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ const WALKS: usize = 2;
 const MAX_WALKS: usize = 1_000;
 const MAX_NAMED: usize = 2_000_000;
 
+/// Digests kept with a detached entry: 75 to 140 bytes each, in an entry that
+/// has to stay below the message limits of every cache.
+const MAX_DETACHED: usize = 5_000;
+
 /// The outputs of an entry, and the blobs they need.
 #[derive(Debug, Default)]
 pub(super) struct Content {
@@ -37,6 +41,7 @@ pub(super) async fn gather(
     context: &CallContext,
     scope: &Scope,
     reference: &AssetReference,
+    detached: bool,
 ) -> Result<Content, Error> {
     let gather = Gather {
         cache,
@@ -59,12 +64,30 @@ pub(super) async fn gather(
     let mut hinted = hints.digests;
     hinted.retain(|d| !missing.contains(d));
     let dropped = hints.dropped + given - hinted.len();
-    let dropped = dropped + hints_over(tree::MAX_TREES, scope, &asset, &mut hinted)?;
+    let dropped = dropped
+        + match detached {
+            true => excess(&mut hinted, MAX_DETACHED),
+            false => hints_over(tree::MAX_TREES, scope, &asset, &mut hinted)?,
+        };
     if dropped > 0 {
         tracing::debug!(dropped, "references of a push dropped");
         metrics::counter!("assetgate_push_references_dropped_total").increment(dropped as u64);
     }
+    if detached {
+        return Ok(detached_content(hinted));
+    }
     asset.content(scope, hinted)
+}
+
+/// What a detached entry keeps stands in its payload, which is small.
+fn detached_content(hinted: BTreeSet<Digest>) -> Content {
+    Content {
+        outputs: Outputs {
+            detached: Some(hinted.into_iter().collect()),
+            ..Outputs::default()
+        },
+        blobs: Vec::new(),
+    }
 }
 
 /// The asset itself, as far as it has been read.
@@ -150,9 +173,13 @@ fn hints_over(
             "its pins take {own} bytes of at most {limit}"
         )));
     };
-    let room = left / size(1);
-    let excess = hints.iter().nth(room).cloned();
-    Ok(excess.map_or(0, |first| hints.split_off(&first).len()))
+    Ok(excess(hints, left / size(1)))
+}
+
+/// Drops what is more than `room`; returns how many these are.
+fn excess(hints: &mut BTreeSet<Digest>, room: usize) -> usize {
+    let first = hints.iter().nth(room).cloned();
+    first.map_or(0, |first| hints.split_off(&first).len())
 }
 
 /// `references_*` of a push: digests to keep, and how many did not hold.

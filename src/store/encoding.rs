@@ -11,8 +11,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use sha2::Digest as _;
 
-pub(super) use decode::decode_entry;
+pub(super) use decode::{MAX_PAYLOAD, decode_entry, read_digest, read_time};
 
+use super::mac::MacKeys;
+use super::probe::Carrier;
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Source};
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::assetgate::v1::{AssetEntry, asset_entry as wire};
@@ -20,6 +22,7 @@ use crate::proto::rev2;
 
 const VERSION: u32 = 1;
 const TAG: &[u8] = b"asset-ref";
+const MAC_TAG: &[u8] = b"assetgate-mac-1";
 const COMMAND: [&str; 2] = ["assetgate-asset-reference", "v1"];
 const PROPERTY: (&str, &str) = ("asset-reference", "v1");
 const TYPE_URL: &str = "type.googleapis.com/assetgate.v1.AssetEntry";
@@ -33,21 +36,37 @@ const ASSET: &str = "asset";
 /// Output path of the first pin tree; further ones are `pins-1`, `pins-2`, ...
 const PINS: &str = "pins";
 
+/// Output path of the payload, where the cache drops metadata.
+const ENTRY: &str = "entry";
+
 /// A message and its digest.
 pub(super) type Blob = (Digest, Bytes);
+
+/// What all entries of one operator have in common.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Format {
+    pub(super) namespace: std::sync::Arc<str>,
+    /// With keys, entries are signed, and those that are not are misses.
+    pub(super) mac: Option<MacKeys>,
+}
 
 /// A key as the messages it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EncodedKey {
+    /// The function of the two digests.
+    pub(super) function: DigestFunction,
     pub(super) command: Blob,
     pub(super) action: Blob,
     pub(super) material_hash: [u8; 32],
 }
 
-/// The Action of a key; `None` if Assetgate cannot compute the key's digest
-/// function.
-pub(super) fn encode_key(namespace: &str, key: &AssetKey) -> Option<EncodedKey> {
-    let function = key.scope.function;
+/// The Action of a key, its digest in `function`, which is that of the content
+/// wherever an entry has outputs; `None` if Assetgate cannot compute it.
+pub(super) fn encode_key(
+    namespace: &str,
+    key: &AssetKey,
+    function: DigestFunction,
+) -> Option<EncodedKey> {
     let material_hash: [u8; 32] = sha2::Sha256::digest(material(namespace, key)).into();
     let command = blob(
         function,
@@ -70,6 +89,7 @@ pub(super) fn encode_key(namespace: &str, key: &AssetKey) -> Option<EncodedKey> 
         ..Default::default()
     };
     Some(EncodedKey {
+        function,
         action: blob(function, &action)?,
         command,
         material_hash,
@@ -91,25 +111,22 @@ fn material(namespace: &str, key: &AssetKey) -> Vec<u8> {
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(bytes);
     };
-    let (space, qualifiers) = match &key.space {
-        KeySpace::Exact { qualifiers, .. } => ("E", qualifiers),
-        KeySpace::Checksum { qualifiers, .. } => ("X", qualifiers),
-    };
     field(TAG);
     field(VERSION.to_string().as_bytes());
     field(namespace.as_bytes());
-    field(space.as_bytes());
+    field(key.space.letter().as_bytes());
     field(key.kind.name().as_bytes());
     field(key.scope.instance.as_str().as_bytes());
     field(key.scope.function.name().as_bytes());
     field(UNPACKER_VERSION.to_string().as_bytes());
-    match &key.space {
-        KeySpace::Exact { uri, .. } => field(&uri.key_bytes()),
-        KeySpace::Checksum { checksum, .. } => {
-            field(checksum.algorithm().name().as_bytes());
-            field(checksum.raw());
-        }
+    if let Some(uri) = key.space.uri() {
+        field(&uri.key_bytes());
     }
+    if let KeySpace::Checksum { checksum, .. } = &key.space {
+        field(checksum.algorithm().name().as_bytes());
+        field(checksum.raw());
+    }
+    let qualifiers = key.space.qualifiers();
     field(qualifiers.len().to_string().as_bytes());
     for qualifier in qualifiers.iter() {
         field(qualifier.name.as_bytes());
@@ -127,31 +144,86 @@ pub(super) struct Outputs {
     pub(super) pins: Vec<Digest>,
     /// No outputs at all: the entry withdraws the asset.
     pub(super) withdrawn: bool,
+    /// In an entry that stands where the content does not, and so has no
+    /// outputs: the digests kept with the asset, all of them.
+    pub(super) detached: Option<Vec<Digest>>,
 }
 
-/// The entry of a reference under a key.
+/// The entry of a reference under a key, and the blob it needs if it carries
+/// its payload in one.
 pub(super) fn encode_entry(
-    namespace: &str,
+    format: &Format,
     key: &AssetKey,
     encoded: &EncodedKey,
     reference: &AssetReference,
     outputs: &Outputs,
-) -> rev2::ActionResult {
-    let payload = payload(namespace, key, encoded, reference);
-    let payload = prost_types::Any {
-        type_url: TYPE_URL.to_owned(),
-        value: payload.encode_to_vec(),
+    carrier: Carrier,
+) -> (rev2::ActionResult, Option<Blob>) {
+    let mut payload = payload(&format.namespace, key, encoded, reference, outputs);
+    if let Some(keys) = &format.mac {
+        let unsigned = payload.encode_to_vec();
+        let signed = signed_fields(key, encoded, outputs, &unsigned, |fields| keys.sign(fields));
+        payload.mac = signed.into();
+    }
+    let payload = Bytes::from(payload.encode_to_vec());
+    let mut entry = outputs_of(reference, outputs);
+    let carried = match carrier {
+        Carrier::Metadata => None,
+        Carrier::Blob => Digest::of(encoded.function, &payload),
     };
+    let blob = carried.map(|digest| (digest, payload.clone()));
+    match &blob {
+        Some((digest, _)) => entry.output_files.push(rev2::OutputFile {
+            path: ENTRY.to_owned(),
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        }),
+        None => {
+            let any = prost_types::Any {
+                type_url: TYPE_URL.to_owned(),
+                value: payload.into(),
+            };
+            let metadata = entry.execution_metadata.get_or_insert_default();
+            metadata.auxiliary_metadata.push(any);
+        }
+    }
+    (entry, blob)
+}
+
+/// Hands the fields a MAC is over to `then`, in the order of the format.
+fn signed_fields<T>(
+    key: &AssetKey,
+    encoded: &EncodedKey,
+    outputs: &Outputs,
+    unsigned: &[u8],
+    then: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let size = encoded.action.0.size().to_string();
+    let tree = outputs.tree.as_ref().map_or("", Digest::hash);
+    let mut fields: Vec<&[u8]> = vec![
+        MAC_TAG,
+        encoded.action.0.hash().as_bytes(),
+        size.as_bytes(),
+        key.scope.instance.as_str().as_bytes(),
+        key.scope.function.name().as_bytes(),
+        unsigned,
+        tree.as_bytes(),
+    ];
+    fields.extend(outputs.pins.iter().map(|d| d.hash().as_bytes()));
+    then(&fields)
+}
+
+/// The part of an entry that is not the payload.
+fn outputs_of(reference: &AssetReference, outputs: &Outputs) -> rev2::ActionResult {
     let mut entry = rev2::ActionResult {
         execution_metadata: Some(rev2::ExecutedActionMetadata {
             worker: WORKER.to_owned(),
             worker_completed_timestamp: Some(reference.content_time.into()),
-            auxiliary_metadata: vec![payload],
             ..Default::default()
         }),
         ..Default::default()
     };
-    if outputs.withdrawn {
+    if outputs.withdrawn || outputs.detached.is_some() {
         return entry;
     }
     match (reference.kind, &outputs.tree) {
@@ -192,7 +264,9 @@ fn payload(
     key: &AssetKey,
     encoded: &EncodedKey,
     reference: &AssetReference,
+    outputs: &Outputs,
 ) -> AssetEntry {
+    let kept = outputs.detached.iter().flatten();
     let qualifiers = reference.qualifiers.iter().map(|q| wire::Qualifier {
         name: q.name.clone(),
         value: q.value.clone(),
@@ -225,13 +299,18 @@ fn payload(
             .unwrap_or_default(),
         verified: verified.collect(),
         unpacker_version: UNPACKER_VERSION,
-        ..Default::default()
+        detached: outputs.detached.is_some(),
+        pins: kept.map(Digest::to_wire).collect(),
+        mac: Bytes::new(),
     }
 }
 
 fn space(key: &AssetKey) -> wire::Space {
     match key.space {
         KeySpace::Exact { .. } => wire::Space::Exact,
+        KeySpace::Subset { .. } => wire::Space::Subset,
+        KeySpace::Fetched { .. } => wire::Space::Fetched,
+        KeySpace::Migrated { .. } => wire::Space::Migrated,
         KeySpace::Checksum { .. } => wire::Space::Checksum,
     }
 }
@@ -243,23 +322,45 @@ fn kind(kind: AssetKind) -> wire::Kind {
     }
 }
 
+/// Where the payload of an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Payload<'a> {
+    Here(&'a [u8]),
+    /// In the CAS, where the entry is.
+    Blob(Digest),
+}
+
 /// The payload of an entry: found by its type, as caches may add their own.
-fn find_payload(entry: &rev2::ActionResult) -> Option<&[u8]> {
-    let metadata = entry.execution_metadata.as_ref()?;
-    let ours = metadata
-        .auxiliary_metadata
-        .iter()
-        .find(|any| any.type_url == TYPE_URL)?;
-    Some(&ours.value)
+pub(super) fn find_payload(
+    function: DigestFunction,
+    entry: &rev2::ActionResult,
+) -> Option<Payload<'_>> {
+    let metadata = entry.execution_metadata.iter();
+    let mut all = metadata.flat_map(|m| &m.auxiliary_metadata);
+    if let Some(ours) = all.find(|any| any.type_url == TYPE_URL) {
+        return Some(Payload::Here(&ours.value));
+    }
+    let file = entry.output_files.iter().find(|file| file.path == ENTRY)?;
+    let digest = Digest::of_content(function, file.digest.as_ref()).ok()?;
+    (digest.size() <= MAX_PAYLOAD as u64).then_some(Payload::Blob(digest))
 }
 
 /// Whether two entries have the same payload; `None` if `answer` has none.
 /// The rest is not compared: caches complete and reorder it.
-pub(super) fn same_payload(sent: &rev2::ActionResult, answer: &rev2::ActionResult) -> Option<bool> {
-    let answer = find_payload(answer)?;
-    let sent = find_payload(sent)?;
+pub(super) fn same_payload(
+    function: DigestFunction,
+    sent: &rev2::ActionResult,
+    answer: &rev2::ActionResult,
+) -> Option<bool> {
+    let answer = find_payload(function, answer)?;
+    let sent = find_payload(function, sent)?;
     let decoded = |bytes| AssetEntry::decode(bytes).ok();
-    Some(sent == answer || decoded(sent) == decoded(answer))
+    Some(match (&sent, &answer) {
+        (Payload::Here(sent), Payload::Here(answer)) => {
+            sent == answer || decoded(*sent) == decoded(*answer)
+        }
+        _ => sent == answer,
+    })
 }
 
 #[cfg(test)]

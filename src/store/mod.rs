@@ -4,15 +4,20 @@
 //! Called by: `resolver`.
 
 mod action_cache;
+mod compat;
 mod content;
 mod encoding;
+mod mac;
+mod migrate;
 mod presence;
 mod probe;
+mod record;
 mod tree;
 
 use std::future::Future;
 
-pub use action_cache::ActionCacheStore;
+pub use action_cache::{ActionCacheStore, ReferenceSettings};
+pub use mac::{MacKeyError, MacKeys};
 pub use probe::{Carrier, Modes, Probes};
 
 use crate::asset::{AssetKey, AssetReference};
@@ -31,9 +36,16 @@ pub trait AssetStore: Send + Sync + 'static {
         key: &AssetKey,
     ) -> impl Future<Output = Result<Lookup, Error>> + Send;
 
+    /// What [`AssetStore::get`] would find, with all that led to it.
+    fn explain(
+        &self,
+        context: &CallContext,
+        key: &AssetKey,
+    ) -> impl Future<Output = Result<Explained, Error>> + Send;
+
     /// Records one reference under all `keys`, which are of one scope and
-    /// kind. The first key is written last, so that a hit on it means that
-    /// the whole push was written.
+    /// kind. Keys of subsets are written first and the first of the others
+    /// last, so that a hit on it means that the whole push was written.
     fn put(
         &self,
         context: &CallContext,
@@ -49,6 +61,51 @@ pub enum Lookup {
     Hit(Box<AssetReference>),
     /// Nothing usable.
     Miss(Miss),
+}
+
+/// What stands under a key, and what it is taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// Digest of the Action that is the key.
+    pub action: Digest,
+    /// What the entry says, if it is one of ours that fits the key.
+    pub reference: Option<Box<AssetReference>>,
+    /// What it is taken for.
+    pub lookup: Lookup,
+    /// What exactly does not fit, or how the content was found to be present.
+    pub detail: &'static str,
+}
+
+impl Explained {
+    fn nothing(action: Digest) -> Self {
+        Self {
+            action,
+            reference: None,
+            lookup: Lookup::Miss(Miss::Absent),
+            detail: "",
+        }
+    }
+
+    fn about(mut self, reference: &AssetReference) -> Self {
+        self.reference = Some(Box::new(reference.clone()));
+        self
+    }
+
+    fn miss(mut self, miss: Miss) -> Self {
+        self.lookup = Lookup::Miss(miss);
+        self
+    }
+
+    fn unusable(mut self, why: &'static str) -> Self {
+        self.detail = why;
+        self.miss(Miss::Unusable)
+    }
+
+    fn hit(mut self, reference: AssetReference, proof: &'static str) -> Self {
+        self.detail = proof;
+        self.lookup = Lookup::Hit(Box::new(reference));
+        self
+    }
 }
 
 /// Why a look-up is a miss.

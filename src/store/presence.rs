@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::encoding::Outputs;
-use super::{Error, tree};
+use super::{Error, Modes, tree};
 use crate::asset::{AssetKind, AssetReference};
 use crate::digest::{Digest, Scope};
 use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
@@ -41,6 +41,24 @@ pub(super) struct Budget(Semaphore);
 impl Default for Budget {
     fn default() -> Self {
         Self(Semaphore::new(BUDGET / UNIT))
+    }
+}
+
+/// Whether the cache would have withheld the entry if anything it names were
+/// gone. A directory is guarded by its Tree and by the pins of its Directory
+/// blobs; an entry without these is not one of ours.
+pub(super) fn is_proved_by_the_cache(
+    modes: Modes,
+    reference: &AssetReference,
+    outputs: &Outputs,
+) -> bool {
+    if outputs.detached.is_some() {
+        return false;
+    }
+    let pinned = !outputs.pins.is_empty();
+    match reference.kind {
+        AssetKind::Blob => modes.checks_files && (!pinned || modes.checks_trees),
+        AssetKind::Directory => modes.checks_trees && (pinned || reference.digest.is_empty()),
     }
 }
 
@@ -118,6 +136,9 @@ impl Check<'_> {
         }
         let mut wanted = Wanted::default();
         let function = self.scope.function;
+        wanted
+            .digests
+            .extend(outputs.detached.iter().flatten().cloned());
         for pins in outputs.pins.iter().filter_map(|d| blobs.get(d)) {
             match tree::decode_pins(function, pins.clone()) {
                 Ok(pins) => wanted.digests.extend(pins),

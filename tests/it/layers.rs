@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const ROWS: [&[&str]; 11] = [
-    &["proto", "drain", "net", "telemetry", "call"],
+    &["proto", "drain", "clock", "net", "telemetry", "call"],
     &["digest"],
     &["asset"],
     &["upstream", "embedded"],

@@ -5,6 +5,13 @@ use std::sync::Arc;
 use super::*;
 use crate::digest::{self, Digest, DigestFunction};
 
+fn not_found(text: &str) -> ResolveError {
+    ResolveError::NotFound {
+        text: text.to_owned(),
+        missed: crate::resolver::Missed::Absent,
+    }
+}
+
 fn digest() -> Digest {
     Digest::of(DigestFunction::Sha256, b"x").unwrap()
 }
@@ -35,7 +42,7 @@ fn table() -> Vec<Row> {
 fn own_rows() -> Vec<Row> {
     use ResolveError as E;
     vec![
-        (E::NotFound("m".into()), Code::NotFound, true),
+        (not_found("m"), Code::NotFound, true),
         (
             E::Unsupported(vec!["foo".into()]),
             Code::InvalidArgument,
@@ -206,10 +213,10 @@ fn the_caches_own_details_are_passed_on() {
 #[test]
 fn a_uri_is_named_once_and_redacted() {
     let uris = [Uri::new("https://u:p@h/a"), Uri::new("https://h/b")];
-    let verdict = Verdict::from(&ResolveError::NotFound("gone".into()));
+    let verdict = Verdict::from(&not_found("gone"));
     let said = verdict.locate(&uris, "7").message().to_owned();
     assert_eq!(said, "https://h/a (one of 2 URIs): gone [request 7]");
-    let verdict = Verdict::from(&ResolveError::NotFound("https://h/a: 404".into()));
+    let verdict = Verdict::from(&not_found("https://h/a: 404"));
     assert_eq!(
         verdict.locate(&uris, "7").message(),
         "https://h/a: 404 [request 7]"
@@ -223,7 +230,7 @@ fn a_status_fits_the_headers_clients_accept() {
     let function = DigestFunction::Sha256;
     for error in [
         ResolveError::Unsupported(names.clone()),
-        ResolveError::NotFound("é".repeat(5000)),
+        not_found(&"é".repeat(5000)),
         ResolveError::Missing { function, digests },
     ] {
         let status = Verdict::from(&error)

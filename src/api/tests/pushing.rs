@@ -114,10 +114,14 @@ async fn one_key_per_uri_in_request_order_and_never_a_checksum_key() {
         .iter()
         .map(|key| match &key.space {
             KeySpace::Exact { uri, .. } => uri.redacted(),
-            KeySpace::Checksum { .. } => "a claim is not a checksum".into(),
+            KeySpace::Subset { uri, .. } => format!("subset of {}", uri.redacted()),
+            other => panic!("a claim is nothing else: {other:?}"),
         })
         .collect();
-    assert_eq!(keys, ["urn:a", "urn:b"]);
+    assert_eq!(
+        keys,
+        ["urn:a", "urn:b", "subset of urn:a", "subset of urn:b"]
+    );
     let entry = server.world.store.entries.lock()[&puts[0][0]].clone();
     assert_eq!(entry.verified, []);
     assert_eq!(

@@ -30,12 +30,8 @@ fn traces(server: &Server, report: &Report) -> String {
     let material = keys
         .iter()
         .chain(entries.keys())
-        .map(|key| match &key.space {
-            crate::asset::KeySpace::Exact { uri, .. } => {
-                String::from_utf8_lossy(&uri.key_bytes()).into_owned()
-            }
-            crate::asset::KeySpace::Checksum { .. } => String::new(),
-        });
+        .filter_map(|key| key.space.uri())
+        .map(|uri| String::from_utf8_lossy(&uri.key_bytes()).into_owned());
     let material: Vec<String> = material.collect();
     let requests = server.world.fetcher.requests.lock();
     format!("{keys:?} {entries:?} {material:?} {report:?} {requests:?}").replace("had_secret", "")

@@ -17,7 +17,11 @@ fn ctx() -> CallContext {
 }
 
 fn store(double: &Double) -> ActionCacheStore {
-    ActionCacheStore::new(double.cache(), "")
+    ActionCacheStore::new(
+        double.cache(),
+        ReferenceSettings::default(),
+        Probes::default(),
+    )
 }
 
 fn key(kind: AssetKind, uri: &str) -> AssetKey {
@@ -95,7 +99,12 @@ fn hit(reference: &AssetReference) -> Lookup {
 }
 
 fn action_of(key: &AssetKey) -> String {
-    encode_key("", key).unwrap().action.0.hash().to_owned()
+    encode_key("", key, key.scope.function)
+        .unwrap()
+        .action
+        .0
+        .hash()
+        .to_owned()
 }
 
 fn stored(double: &Double, key: &AssetKey) -> rev2::ActionResult {
@@ -127,12 +136,16 @@ async fn a_pushed_blob_is_found_by_every_replica_under_every_key() {
     put(&double, &keys, &reference).await;
     for key in &keys {
         assert_eq!(get(&double, key).await, hit(&reference));
-        let encoded = encode_key("", key).unwrap();
+        let encoded = encode_key("", key, key.scope.function).unwrap();
         assert!(double.has(&encoded.action.0) && double.has(&encoded.command.0));
     }
     let other = key(AssetKind::Blob, "urn:c");
     assert_eq!(get(&double, &other).await, Lookup::Miss(Miss::Absent));
-    let namespaced = ActionCacheStore::new(double.cache(), "team");
+    let team = ReferenceSettings {
+        namespace: "team".into(),
+        ..ReferenceSettings::default()
+    };
+    let namespaced = ActionCacheStore::new(double.cache(), team, Probes::default());
     let found = namespaced.get(&ctx(), &keys[0]).await.unwrap();
     assert_eq!(found, Lookup::Miss(Miss::Absent));
 }
@@ -513,12 +526,22 @@ async fn a_cache_that_cannot_be_asked_is_an_error() {
     let blob = key(AssetKind::Blob, "urn:a");
     let error = store(&double).get(&ctx(), &blob).await.unwrap_err();
     assert!(matches!(error, Error::Upstream(e) if e.code() == Some(tonic::Code::Unavailable)));
+}
 
-    let mut other = blob;
-    other.scope.function = DigestFunction::Sha256Tree;
-    let error = store(&double).get(&ctx(), &other).await.unwrap_err();
-    let unsupported = upstream::Error::UnsupportedFunction(DigestFunction::Sha256Tree);
-    assert_eq!(error.to_string(), unsupported.to_string());
+#[tokio::test]
+async fn content_under_a_function_we_cannot_compute_has_references() {
+    let double = Double::new();
+    let function = DigestFunction::Sha256Tree;
+    let mut key = key(AssetKind::Blob, "urn:a");
+    key.scope.function = function;
+    let blob = Digest::new(function, &"ab".repeat(32), 7).unwrap();
+    double.set(|s| s.blobs.insert(blob.clone(), Bytes::from_static(b"content")));
+    let reference = reference(AssetKind::Blob, &blob);
+    let keys = std::slice::from_ref(&key);
+    put(&double, keys, &reference).await;
+    assert_eq!(get(&double, &key).await, hit(&reference));
+    double.evict(&blob);
+    assert_eq!(get(&double, &key).await, Lookup::Miss(Miss::Incomplete));
 }
 
 #[tokio::test]
@@ -567,7 +590,11 @@ async fn every_computable_function_works_over_the_embedded_cache() {
         async move { answer.await.map_err(|e| match e {}) }
     });
     let cache = crate::upstream::Cache::new(crate::upstream::Upstream::new(service));
-    let store = ActionCacheStore::new(cache.clone(), "");
+    let store = ActionCacheStore::new(
+        cache.clone(),
+        ReferenceSettings::default(),
+        Probes::default(),
+    );
     for function in DigestFunction::all()
         .iter()
         .copied()

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use prost::Message as _;
 
-use super::{ASSET, EncodedKey, Outputs, UNPACKER_VERSION, VERSION};
-use super::{find_payload, kind, pins_path, space};
+use super::{ASSET, ENTRY, EncodedKey, Format, Outputs, UNPACKER_VERSION, VERSION};
+use super::{kind, pins_path, signed_fields, space};
 use crate::asset::{
     Algorithm, AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Qualifiers, Source,
     Validators,
@@ -18,26 +18,49 @@ use crate::proto::assetgate::v1::{AssetEntry, asset_entry as wire};
 use crate::proto::rev2;
 
 /// No entry we write comes near it.
-pub(super) const MAX_PAYLOAD: usize = 1 << 20;
+pub(in crate::store) const MAX_PAYLOAD: usize = 1 << 20;
 
-/// Decodes the entry found under a key. The error says what does not fit;
-/// whatever it is, the entry is not used.
+/// Decodes the entry found under a key, whose payload is `payload`. The error
+/// says what does not fit; whatever it is, the entry is not used.
 pub(in crate::store) fn decode_entry(
-    namespace: &str,
+    format: &Format,
     key: &AssetKey,
     encoded: &EncodedKey,
     entry: &rev2::ActionResult,
+    payload: &[u8],
 ) -> Result<(AssetReference, Outputs), &'static str> {
-    let payload = find_payload(entry).ok_or("no payload")?;
     if payload.len() > MAX_PAYLOAD {
         return Err("payload too large");
     }
-    let payload = AssetEntry::decode(payload).map_err(|_| "payload undecodable")?;
-    check_identity(namespace, key, encoded, &payload)?;
+    let mut payload = AssetEntry::decode(payload).map_err(|_| "payload undecodable")?;
+    check_identity(&format.namespace, key, encoded, &payload)?;
+    let mac = std::mem::take(&mut payload.mac);
+    let unsigned = format.mac.as_ref().map(|_| payload.encode_to_vec());
+    let detached = read_detached(key.scope.function, &mut payload)?;
     let reference = read_reference(key, payload)?;
     check_space(key, &reference)?;
-    let outputs = read_outputs(key.scope.function, &reference, entry)?;
+    let outputs = read_outputs(key.scope.function, &reference, detached, entry)?;
+    if let (Some(keys), Some(unsigned)) = (&format.mac, unsigned) {
+        let verify = |fields: &[&[u8]]| keys.verify(fields, &mac);
+        if !signed_fields(key, encoded, &outputs, &unsigned, verify) {
+            return Err("mac");
+        }
+    }
     Ok((reference, outputs))
+}
+
+/// The digests of a detached entry.
+fn read_detached(
+    function: DigestFunction,
+    payload: &mut AssetEntry,
+) -> Result<Option<Vec<Digest>>, &'static str> {
+    let pins = std::mem::take(&mut payload.pins);
+    if !payload.detached && !pins.is_empty() {
+        return Err("detached");
+    }
+    let pins = pins.iter().map(|pin| read_digest(function, Some(pin)));
+    let pins = pins.collect::<Result<_, _>>()?;
+    Ok(payload.detached.then_some(pins))
 }
 
 fn check_identity(
@@ -63,7 +86,6 @@ fn check_identity(
             payload.unpacker_version == UNPACKER_VERSION,
             "unpacker version",
         ),
-        (!payload.detached && payload.pins.is_empty(), "detached"),
     ];
     match checks.into_iter().find(|(good, _)| !good) {
         Some((_, what)) => Err(what),
@@ -108,7 +130,9 @@ fn read_reference(key: &AssetKey, payload: AssetEntry) -> Result<AssetReference,
 }
 
 /// A time within the years that a `Timestamp` may name.
-fn read_time(stamp: prost_types::Timestamp) -> Result<SystemTime, &'static str> {
+pub(in crate::store) fn read_time(
+    stamp: prost_types::Timestamp,
+) -> Result<SystemTime, &'static str> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     if !YEARS.contains(&stamp.seconds) || !(0..1_000_000_000).contains(&stamp.nanos) {
         return Err("time");
@@ -119,8 +143,16 @@ fn read_time(stamp: prost_types::Timestamp) -> Result<SystemTime, &'static str> 
 /// What the key itself says of the content.
 fn check_space(key: &AssetKey, reference: &AssetReference) -> Result<(), &'static str> {
     match &key.space {
-        KeySpace::Exact { qualifiers, .. } => {
+        KeySpace::Exact { qualifiers, .. }
+        | KeySpace::Fetched { qualifiers, .. }
+        | KeySpace::Migrated { qualifiers, .. } => {
             if !same(qualifiers, &reference.qualifiers) {
+                return Err("qualifiers");
+            }
+        }
+        KeySpace::Subset { qualifiers, .. } => {
+            let all = &reference.qualifiers;
+            if !qualifiers.is_subset(all) || qualifiers.len() == all.len() {
                 return Err("qualifiers");
             }
         }
@@ -153,21 +185,25 @@ fn same(a: &Qualifiers, b: &Qualifiers) -> bool {
 fn read_outputs(
     function: DigestFunction,
     reference: &AssetReference,
+    detached: Option<Vec<Digest>>,
     entry: &rev2::ActionResult,
 ) -> Result<Outputs, &'static str> {
+    let files = || entry.output_files.iter().filter(|file| file.path != ENTRY);
+    let none = files().next().is_none() && entry.output_directories.is_empty();
     let mut outputs = Outputs {
-        withdrawn: entry.output_files.is_empty() && entry.output_directories.is_empty(),
+        withdrawn: none && detached.is_none(),
+        detached,
         ..Outputs::default()
     };
-    if outputs.withdrawn {
-        return if reference.expire_at.is_some() {
-            Ok(outputs)
-        } else {
-            Err("outputs")
-        };
+    if none {
+        let holds = outputs.detached.is_some() || reference.expire_at.is_some();
+        return if holds { Ok(outputs) } else { Err("outputs") };
+    }
+    if outputs.detached.is_some() {
+        return Err("outputs");
     }
     let mut asset = false;
-    for file in &entry.output_files {
+    for file in files() {
         let digest = read_digest(function, file.digest.as_ref())?;
         if asset || file.path != ASSET || digest != reference.digest {
             return Err("outputs");
@@ -199,7 +235,7 @@ fn read_outputs(
     if fits { Ok(outputs) } else { Err("outputs") }
 }
 
-fn read_digest(
+pub(in crate::store) fn read_digest(
     function: DigestFunction,
     wire: Option<&rev2::Digest>,
 ) -> Result<Digest, &'static str> {

@@ -4,12 +4,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::decode::MAX_PAYLOAD;
 use super::*;
 use crate::asset::{Algorithm, BAZEL_CANONICAL_ID, Checksum, Qualifiers, Uri, Validators};
 use crate::digest::{InstanceName, Scope};
-
-const NAMESPACE: &str = "";
 
 fn qualifiers(pairs: &[(&str, &str)]) -> Qualifiers {
     let owned = pairs
@@ -80,20 +77,40 @@ fn outputs(kind: AssetKind) -> Outputs {
     Outputs {
         tree: (kind == AssetKind::Directory).then(|| digest(b"tree")),
         pins: vec![digest(b"pins"), digest(b"more pins")],
-        withdrawn: false,
+        ..Outputs::default()
     }
 }
 
 fn encoded(key: &AssetKey) -> EncodedKey {
-    encode_key(NAMESPACE, key).unwrap()
+    encode_key("", key, key.scope.function).unwrap()
 }
 
 fn entry(key: &AssetKey, reference: &AssetReference, outputs: &Outputs) -> rev2::ActionResult {
-    encode_entry(NAMESPACE, key, &encoded(key), reference, outputs)
+    let format = Format::default();
+    encode_entry(
+        &format,
+        key,
+        &encoded(key),
+        reference,
+        outputs,
+        Carrier::Metadata,
+    )
+    .0
 }
 
 fn decode(key: &AssetKey, entry: &rev2::ActionResult) -> Result<AssetReference, &'static str> {
-    decode_entry(NAMESPACE, key, &encoded(key), entry).map(|(reference, _)| reference)
+    decode_whole(&Format::default(), key, entry).map(|(reference, _)| reference)
+}
+
+fn decode_whole(
+    format: &Format,
+    key: &AssetKey,
+    entry: &rev2::ActionResult,
+) -> Result<(AssetReference, Outputs), &'static str> {
+    let Some(Payload::Here(payload)) = find_payload(key.scope.function, entry) else {
+        return Err("no payload");
+    };
+    decode_entry(format, key, &encoded(key), entry, payload)
 }
 
 /// One golden file: `name hex` lines.
@@ -139,7 +156,7 @@ fn keys_are_what_they_always_were() {
         .collect();
     let mut got = Vec::new();
     for ((_, namespace, key), names) in keys.iter().zip(&names) {
-        let encoded = encode_key(namespace, key).unwrap();
+        let encoded = encode_key(namespace, key, key.scope.function).unwrap();
         got.push((names[0].as_str(), material(namespace, key)));
         got.push((names[1].as_str(), encoded.command.1.to_vec()));
         got.push((names[2].as_str(), encoded.action.1.to_vec()));
@@ -181,7 +198,7 @@ fn what_is_written_is_read_back() {
         let reference = reference(kind);
         for key in [key_of(&reference), checksum_key(kind)] {
             let stored = entry(&key, &reference, &outputs(kind));
-            let got = decode_entry(NAMESPACE, &key, &encoded(&key), &stored);
+            let got = decode_whole(&Format::default(), &key, &stored);
             assert_eq!(got, Ok((reference.clone(), outputs(kind))));
         }
     }
@@ -228,7 +245,8 @@ fn any_doubt_about_a_payload_is_a_miss() {
     assert_eq!(altered(|p| p.key_material_hash = Bytes::new()), Err("key"));
     assert_eq!(altered(|p| p.digest_function = 2), Err("digest function"));
     assert_eq!(altered(|p| p.unpacker_version = 1), Err("unpacker version"));
-    assert_eq!(altered(|p| p.detached = true), Err("detached"));
+    assert_eq!(altered(|p| p.detached = true), Err("outputs"));
+    assert_eq!(altered(|p| p.pins.push(abc().to_wire())), Err("detached"));
     assert_eq!(altered(|p| p.source = 0), Err("source"));
     assert_eq!(altered(|p| p.content_time = None), Err("time"));
     let never = prost_types::Timestamp {
@@ -394,7 +412,12 @@ fn functions_we_cannot_compute_have_no_keys() {
     for function in DigestFunction::all() {
         let mut key = exact("urn:a", &[]);
         key.scope.function = *function;
-        assert_eq!(encode_key("", &key).is_some(), function.is_computable());
+        let own = encode_key("", &key, *function);
+        assert_eq!(own.is_some(), function.is_computable());
+        // Under another function they do, and one of their own.
+        let other = encode_key("", &key, DigestFunction::Sha256).unwrap();
+        let sha256 = encode_key("", &exact("urn:a", &[]), DigestFunction::Sha256).unwrap();
+        assert_eq!(other == sha256, *function == DigestFunction::Sha256);
     }
 }
 
