@@ -14,8 +14,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::encoding::{EncodedKey, Outputs, decode_entry, encode_entry, encode_key, same_payload};
 use super::presence::{self, Budget, Presence};
 use super::{AssetStore, Error, Lookup, Miss, content};
-use crate::asset::{AssetKey, AssetReference};
-use crate::digest::Scope;
+use crate::asset::{AssetKey, AssetKind, AssetReference};
+use crate::digest::{Digest, Scope};
 use crate::upstream::{self, Cache, CallContext};
 
 /// Entries of one push written at once.
@@ -161,6 +161,16 @@ impl AssetStore for ActionCacheStore {
             Some(first) => self.write_entry(context, first, reference, outputs).await,
             None => Ok(()),
         }
+    }
+
+    async fn is_present(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        kind: AssetKind,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        presence::is_present(&self.cache, context, scope, kind, digest).await
     }
 }
 
