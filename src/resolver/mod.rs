@@ -2,8 +2,9 @@
 //! it; and record what clients push.
 //!
 //! Order of a fetch (conformance C3.4, C5): the checksum the request names,
-//! then every URI with exactly these qualifiers, then the origin. A cache that
-//! cannot be asked is an error and never a miss.
+//! then every URI with exactly these qualifiers, then the origin, or what it
+//! said a moment ago. A cache that cannot be asked is an error and never a
+//! miss.
 //! Not for: messages and status codes (`api`), the form of an entry (`store`),
 //! requests to origins (`fetcher`).
 //! Called by: `api`.
@@ -11,9 +12,11 @@
 mod error;
 mod flight;
 mod lookup;
+mod negative;
 mod origin;
 mod push;
 mod query;
+mod retrieve;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -30,7 +33,8 @@ use crate::drain::Drain;
 use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
 use crate::upstream::{self, Cache, CallContext};
-use flight::Flights;
+use flight::{Fingerprints, Flights};
+use negative::Negatives;
 
 /// Which digest functions the cache announces for an instance.
 pub trait Announce: Send + Sync + 'static {
@@ -73,6 +77,8 @@ struct Shared<S, F> {
     store: S,
     fetcher: F,
     flights: Flights,
+    fingerprints: Fingerprints,
+    negatives: Negatives,
     settings: Settings,
 }
 
@@ -99,6 +105,8 @@ impl<S: AssetStore + Clone, F: Fetcher, A: Announce> Resolver<S, F, A> {
             store: store.clone(),
             fetcher,
             flights: Flights::new(drain, runtime),
+            fingerprints: Fingerprints::new(),
+            negatives: Negatives::new(),
             settings,
         };
         Self::over(store, announce, Arc::new(shared))
@@ -147,8 +155,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
             Err(missed) => missed,
         };
         shared.check_origin(&query, missed)?;
-        let task = Arc::clone(shared).fetch_and_record(context.clone(), query);
-        shared.flights.run(task).await?
+        inner.retrieve(context, query).await
     }
 
     /// Records what a client says a URI is.
@@ -156,7 +163,12 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         if !self.inner.shared.settings.push {
             return Err(ResolveError::PushDisabled);
         }
-        self.inner.record_push(context, push).await
+        let shared = &self.inner.shared;
+        let about = shared.fingerprints.pushed(&push);
+        let recorded = self.inner.record_push(context, push).await;
+        // Of one that failed, a part may have been recorded.
+        shared.negatives.pushed(&about);
+        recorded
     }
 }
 

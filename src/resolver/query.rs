@@ -68,6 +68,8 @@ pub enum Outcome {
     HitChecksum,
     /// The origin.
     Fetched,
+    /// The origin, which an earlier identical request had asked.
+    Joined,
 }
 
 impl Outcome {
@@ -78,6 +80,7 @@ impl Outcome {
             Outcome::HitExact => "hit_exact",
             Outcome::HitChecksum => "hit_checksum",
             Outcome::Fetched => "fetched",
+            Outcome::Joined => "joined",
         }
     }
 }
