@@ -35,11 +35,12 @@
 //! asks the CAS whether everything it names is present; `api` answers. All of it
 //! happens on the listener's thread, over that thread's connections.
 //!
-//! **A fetch miss.** As above until `store` has nothing; `resolver` starts a
-//! task on the asset runtime (`resolver::flight`), which ends with its caller;
-//! [`fetcher`] tries the mirrors in order, verifies and hashes what they serve,
-//! and uploads it; `resolver` records a reference through `store`; a failure is
-//! turned into a status in `api::status`, the only place that does.
+//! **A fetch miss.** As above until `store` has nothing; `resolver` joins an
+//! identical fetch that is under way, else starts a task on the asset runtime
+//! (`resolver::flight`), which goes on if its caller leaves; [`fetcher`] tries
+//! the mirrors in order, verifies and hashes what they serve, and uploads it;
+//! `resolver` records a reference through `store`; a failure is turned into a
+//! status in `api::status`, the only place that does.
 //!
 //! **A directory push.** `api` checks the message; `resolver` makes one key per
 //! URI and goes over to the asset runtime; `store` walks the directory in the

@@ -8,6 +8,7 @@
 //! (whether a fetch was made with credentials).
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher};
 
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -153,6 +154,22 @@ impl OriginHeaders {
             .collect()
     }
 
+    /// Feeds in every header with its values, which are secrets. For keyed
+    /// hashes that stay in memory, and nothing else.
+    pub fn feed(&self, hasher: &mut impl Hasher) {
+        feed(&self.global, hasher);
+        self.per_url.len().hash(hasher);
+        for (index, values) in &self.per_url {
+            index.hash(hasher);
+            feed(values, hasher);
+        }
+        self.by_url.len().hash(hasher);
+        for (url, values) in &self.by_url {
+            url.hash(hasher);
+            feed(values, hasher);
+        }
+    }
+
     /// Whether there are none at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -184,6 +201,17 @@ impl OneOrMany {
         match self {
             OneOrMany::One(value) => vec![value],
             OneOrMany::Many(values) => values,
+        }
+    }
+}
+
+fn feed(values: &Values, hasher: &mut impl Hasher) {
+    values.len().hash(hasher);
+    for (name, (_, values)) in values {
+        name.hash(hasher);
+        values.len().hash(hasher);
+        for value in values {
+            value.expose_secret().hash(hasher);
         }
     }
 }
@@ -279,6 +307,30 @@ mod tests {
             let error = headers(&[(name, value)]).unwrap_err();
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn every_value_and_its_place_is_fed_in() {
+        let fed = |pairs: &[(&str, &str)]| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            headers(pairs).unwrap().feed(&mut hasher);
+            hasher.finish()
+        };
+        let json = r#"{"u":{"X":"a"}}"#;
+        let different = [
+            fed(&[]),
+            fed(&[("http_header:X", "a")]),
+            fed(&[("http_header:X", "b")]),
+            fed(&[("http_header:Y", "a")]),
+            fed(&[("http_header_url:0:X", "a")]),
+            fed(&[("http_header_url:1:X", "a")]),
+            fed(&[("http_header_url:0:X", "a"), ("http_header_url:0:X", "b")]),
+            fed(&[("http_header_url:0:X", "a, b")]),
+            fed(&[("bazel.auth_headers", json)]),
+        ];
+        let unique: std::collections::BTreeSet<u64> = different.into();
+        assert_eq!(unique.len(), different.len());
+        assert_eq!(different[1], fed(&[("http_header:x", "a")]));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Order of a fetch (conformance C3.4, C5): the checksum the request names,
 //! then every URI with exactly these qualifiers, then pushes with more, then
-//! the origin. A cache that cannot be asked is an error and never a miss.
+//! the origin, or what it said a moment ago. A cache that cannot be asked is an
+//! error and never a miss.
 //! Not for: messages and status codes (`api`), the form of an entry (`store`),
 //! requests to origins (`fetcher`).
 //! Called by: `api`.
@@ -12,9 +13,11 @@ mod candidates;
 mod error;
 mod flight;
 mod lookup;
+mod negative;
 mod origin;
 mod push;
 mod query;
+mod retrieve;
 mod subsets;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,7 +38,8 @@ use crate::drain::Drain;
 use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
 use crate::upstream::{self, Cache, CallContext};
-use flight::Flights;
+use flight::{Fingerprints, Flights};
+use negative::Negatives;
 
 /// Which digest functions the cache announces for an instance.
 pub trait Announce: Send + Sync + 'static {
@@ -89,6 +93,8 @@ struct Shared<S, F> {
     store: S,
     fetcher: F,
     flights: Flights,
+    fingerprints: Fingerprints,
+    negatives: Negatives,
     settings: Settings,
 }
 
@@ -115,6 +121,8 @@ impl<S: AssetStore + Clone, F: Fetcher, A: Announce> Resolver<S, F, A> {
             store: store.clone(),
             fetcher,
             flights: Flights::new(drain, runtime),
+            fingerprints: Fingerprints::new(),
+            negatives: Negatives::new(),
             settings,
         };
         Self::over(store, announce, Arc::new(shared))
@@ -163,8 +171,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
             Err(missed) => missed,
         };
         shared.check_origin(&query, missed)?;
-        let task = Arc::clone(shared).fetch_and_record(context.clone(), query, missed);
-        shared.flights.run(task).await?
+        inner.retrieve(context, query, missed).await
     }
 
     /// Records what a client says a URI is.
@@ -172,7 +179,12 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         if !self.inner.shared.settings.push {
             return Err(ResolveError::PushDisabled);
         }
-        self.inner.record_push(context, push).await
+        let shared = &self.inner.shared;
+        let about = shared.fingerprints.pushed(&push);
+        let recorded = self.inner.record_push(context, push).await;
+        // Of one that failed, a part may have been recorded.
+        shared.negatives.pushed(&about);
+        recorded
     }
 }
 

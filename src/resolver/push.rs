@@ -42,7 +42,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Inner<S, F, A> {
         // A directory is walked and hashed: not on a thread that forwards.
         let (shared, context) = (Arc::clone(&self.shared), context.clone());
         let put = async move { shared.store.put(&context, &keys, &reference).await };
-        let put = self.shared.flights.run(put).await?;
+        let put = self.shared.flights.attached(put).await?;
         put.map_err(|error| ResolveError::from_store(error, function))
     }
 

@@ -73,6 +73,8 @@ pub enum Outcome {
     HitMigrated,
     /// The origin.
     Fetched,
+    /// The origin, which an earlier identical request had asked.
+    Joined,
 }
 
 impl Outcome {
@@ -85,6 +87,7 @@ impl Outcome {
             Outcome::HitSubset => "hit_subset",
             Outcome::HitMigrated => "hit_migrated",
             Outcome::Fetched => "fetched",
+            Outcome::Joined => "joined",
         }
     }
 }

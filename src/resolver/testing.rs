@@ -11,7 +11,7 @@ use super::{Announce, Resolver, Settings};
 use crate::asset::{
     AssetKey, AssetKind, AssetReference, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Uri, Validators,
 };
-use crate::digest::{Digest, DigestFunction, InstanceName};
+use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
 use crate::drain::Drain;
 use crate::fetcher::{Failure, FetchError, FetchRequest, Fetched, Fetcher};
 use crate::store::{self, AssetStore, Explained, Lookup, Miss};
@@ -28,6 +28,9 @@ pub(crate) struct FakeStore {
     /// Keys in the order they were asked for.
     pub(crate) gets: Mutex<Vec<AssetKey>>,
     pub(crate) puts: Mutex<Vec<Vec<AssetKey>>>,
+    /// Times the CAS was asked for content without its reference.
+    pub(crate) checks: AtomicUsize,
+    pub(crate) check_error: Mutex<Option<store::Error>>,
 }
 
 impl AssetStore for Arc<FakeStore> {
@@ -80,6 +83,20 @@ impl AssetStore for Arc<FakeStore> {
         self.entries.lock().extend(entries);
         Ok(())
     }
+
+    async fn is_present(
+        &self,
+        _: &CallContext,
+        _: &Scope,
+        kind: AssetKind,
+        digest: &Digest,
+    ) -> Result<bool, store::Error> {
+        self.checks.fetch_add(1, Ordering::SeqCst);
+        if let Some(error) = self.check_error.lock().clone() {
+            return Err(error);
+        }
+        Ok(kind == AssetKind::Blob && !self.gone.lock().contains(digest))
+    }
 }
 
 type Script = Box<dyn Fn(&FetchRequest) -> Result<Fetched, FetchError> + Send + Sync>;
@@ -90,6 +107,8 @@ pub(crate) struct FakeFetcher {
     pub(crate) requests: Mutex<Vec<FetchRequest>>,
     /// While set, fetches never end.
     pub(crate) hangs: AtomicBool,
+    /// How long each fetch takes.
+    pub(crate) takes: Mutex<Duration>,
     /// Fetches that were dropped before their end.
     pub(crate) dropped: AtomicUsize,
     pub(crate) panics: AtomicBool,
@@ -101,6 +120,7 @@ impl Default for FakeFetcher {
             script: Mutex::new(Box::new(|request| Ok(content(request, b"from the origin")))),
             requests: Mutex::default(),
             hangs: AtomicBool::new(false),
+            takes: Mutex::default(),
             dropped: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
         }
@@ -181,8 +201,19 @@ impl Fetcher for Arc<FakeFetcher> {
         if self.hangs.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+        let takes = *self.takes.lock();
+        if takes.is_zero() {
+            guard.1 = false;
+            return (self.script.lock())(request);
+        }
+        let started_at = SystemTime::now();
+        tokio::time::sleep(takes).await;
         guard.1 = false;
-        (self.script.lock())(request)
+        let fetched = (self.script.lock())(request);
+        fetched.map(|fetched| Fetched {
+            started_at,
+            ..fetched
+        })
     }
 }
 

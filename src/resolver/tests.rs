@@ -16,7 +16,7 @@ use crate::upstream::CallContext;
 
 const URL: &str = "https://origin.example/a";
 
-fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
+pub(super) fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
     let sri = pinned.map(|content| {
         use base64::Engine as _;
         let raw = Digest::of(DigestFunction::Sha512, content).unwrap().raw();

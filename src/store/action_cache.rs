@@ -14,9 +14,9 @@ use super::encoding::{
 };
 use super::presence::{self, Budget, Presence};
 use super::{AssetStore, Error, Explained, Lookup, MacKeys, Miss, Probes, migrate, record};
-use crate::asset::{AssetKey, AssetReference, KeySpace};
+use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace};
 use crate::clock::Clock;
-use crate::digest::{DigestFunction, Scope};
+use crate::digest::{Digest, DigestFunction, Scope};
 use crate::proto::rev2;
 use crate::upstream::{self, Cache, CallContext};
 
@@ -220,6 +220,16 @@ impl AssetStore for ActionCacheStore {
         reference: &AssetReference,
     ) -> Result<(), Error> {
         record::put(self, context, keys, reference).await
+    }
+
+    async fn is_present(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        kind: AssetKind,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        presence::is_present(&self.content, context, scope, kind, digest).await
     }
 }
 

@@ -20,8 +20,8 @@ pub use action_cache::{ActionCacheStore, ReferenceSettings};
 pub use mac::{MacKeyError, MacKeys};
 pub use probe::{Carrier, Modes, Probes};
 
-use crate::asset::{AssetKey, AssetReference};
-use crate::digest::Digest;
+use crate::asset::{AssetKey, AssetKind, AssetReference};
+use crate::digest::{Digest, Scope};
 use crate::upstream::{self, CallContext};
 
 /// Where references are kept.
@@ -52,6 +52,16 @@ pub trait AssetStore: Send + Sync + 'static {
         keys: &[AssetKey],
         reference: &AssetReference,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Whether content that was fetched a moment ago is in the CAS now. False
+    /// where that cannot be told without what a reference says of it.
+    fn is_present(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        kind: AssetKind,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
 /// The outcome of a look-up.

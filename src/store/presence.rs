@@ -90,6 +90,22 @@ pub(super) async fn check(
     }
 }
 
+/// Whether one blob is there. A directory would have to be walked; until any
+/// is fetched from an origin, not to know is enough.
+pub(super) async fn is_present(
+    cache: &Cache,
+    context: &CallContext,
+    scope: &Scope,
+    kind: AssetKind,
+    digest: &Digest,
+) -> Result<bool, Error> {
+    if kind == AssetKind::Directory {
+        return Ok(false);
+    }
+    let missing = cache.find_missing(context, scope, [digest]).await?;
+    Ok(missing.is_empty())
+}
+
 /// What a check may have in memory at once, or `None` if that is too much. A
 /// directory without a Tree is walked, and may be as large as all Trees.
 fn memory(kind: AssetKind, outputs: &Outputs, trees: &BTreeSet<&Digest>) -> Option<usize> {

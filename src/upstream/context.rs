@@ -3,6 +3,7 @@
 //!
 //! Called by: `api` (building), the typed clients (attaching).
 
+use std::hash::{Hash as _, Hasher};
 use std::sync::LazyLock;
 
 use prost::Message as _;
@@ -73,6 +74,23 @@ impl CallContext {
         self.secrets().iter().any(quoted)
     }
 
+    /// Feeds in everything by which the cache may tell one caller from another:
+    /// all that is passed on, credentials included, but for what traces a
+    /// single call. For keyed hashes that stay in memory, and nothing else.
+    pub fn feed(&self, hasher: &mut impl Hasher) {
+        let mut entries: Vec<(&str, &[u8])> = Vec::new();
+        for entry in self.metadata.iter() {
+            entries.push(match entry {
+                KeyAndValueRef::Ascii(key, value) => (key.as_str(), value.as_bytes()),
+                KeyAndValueRef::Binary(key, value) => (key.as_str(), value.as_encoded_bytes()),
+            });
+        }
+        entries.retain(|(key, _)| !is_of_one_call(key));
+        // Stable: repeated values keep their order, which may matter.
+        entries.sort_by_key(|(key, _)| *key);
+        entries.hash(hasher);
+    }
+
     /// The values, and what follows a scheme in them; the longest first.
     fn secrets(&self) -> Vec<&str> {
         let mut secrets = Vec::new();
@@ -110,6 +128,22 @@ fn is_passed_on(key: &str) -> bool {
     !(key == REQUEST_METADATA
         || key.starts_with("grpc-")
         || matches!(key, "te" | "user-agent" | "content-type" | "content-length"))
+}
+
+/// Whether an entry names one call, for tracing: another in every call of the
+/// same caller, often added by a proxy on the way, and no credential.
+fn is_of_one_call(key: &str) -> bool {
+    key.starts_with("x-b3-")
+        || matches!(
+            key,
+            "traceparent"
+                | "tracestate"
+                | "b3"
+                | "x-request-id"
+                | "x-cloud-trace-context"
+                | "x-amzn-trace-id"
+                | "uber-trace-id"
+        )
 }
 
 #[cfg(test)]
@@ -156,6 +190,45 @@ mod tests {
             ]
         );
         assert!(!format!("{context:?}").contains("Bearer"));
+    }
+
+    #[test]
+    fn callers_are_told_apart_and_calls_of_one_are_not() {
+        let fed = |entries: &[(&'static str, &str)]| {
+            let mut caller = MetadataMap::new();
+            for (key, value) in entries {
+                caller.append(*key, value.parse().unwrap());
+            }
+            let mut hasher = std::hash::DefaultHasher::new();
+            CallContext::from_caller(&caller).feed(&mut hasher);
+            hasher.finish()
+        };
+        let one = fed(&[("authorization", "Bearer a"), ("x-user", "u")]);
+        assert_eq!(one, fed(&[("x-user", "u"), ("authorization", "Bearer a")]));
+        for of_a_call in ["x-request-id", "traceparent", "grpc-timeout", "x-b3-spanid"] {
+            let call = [
+                (of_a_call, "1"),
+                ("authorization", "Bearer a"),
+                ("x-user", "u"),
+            ];
+            assert_eq!(one, fed(&call), "{of_a_call}");
+        }
+        for other in [
+            &[("authorization", "Bearer b"), ("x-user", "u")][..],
+            &[("authorization", "Bearer a"), ("x-user", "v")],
+            &[("authorization", "Bearer a")],
+            &[
+                ("authorization", "Bearer a"),
+                ("x-user", "u"),
+                ("x-user", "u"),
+            ],
+            &[
+                ("authorization", "Bearer a"),
+                ("x-forwarded-client-cert", "u"),
+            ],
+        ] {
+            assert_ne!(one, fed(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! N1 to N3, N5 and N7 to N10: how old an answer may be, and until when.
+//! N1 to N5 and N7 to N10: how old an answer may be, and until when.
 
 use std::time::{Duration, SystemTime};
 
 use assetgate::proto::asset::FetchBlobRequest;
 
 use crate::support::{
-    Answer as _, Code, Fetching as _, Function, Origin, Proxy, Pushing as _, Qualified as _,
-    Upstream, digest_of, eventually, fetch_blob, hit, inline, push_blob, sri,
+    Answer as _, Code, Fetching as _, Function, Gate, Origin, Proxy, Pushing as _, Qualified as _,
+    Reply, Upstream, digest_of, eventually, fetch_blob, hit, inline, push_blob, sri,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,8 +51,8 @@ async fn n02_what_is_young_enough_is_returned() {
 
 #[tokio::test]
 async fn n02_the_age_of_fetched_content_counts_from_the_start_of_its_retrieval() {
-    let gate = crate::support::Gate::new();
-    let slow = crate::support::Reply::ok("content").gated(&gate);
+    let gate = Gate::new();
+    let slow = Reply::ok("content").gated(&gate);
     let origin = Origin::new().reply("/a", slow).start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let first = tokio::spawn({
@@ -80,6 +80,58 @@ async fn n03_a_time_in_the_future_means_not_from_the_cache() {
         assert_eq!(hit(client.fetch_blob(fetch).await), digest_of(b"content"));
         assert_eq!(origin.total(), requests);
     }
+}
+
+/// What Bazel does with an unpinned download that takes longer than its
+/// deadline: the same request once more.
+#[tokio::test]
+async fn n04_a_retry_of_the_same_request_gets_what_the_first_began() {
+    let gate = Gate::new();
+    let slow = Reply::ok("content").gated(&gate);
+    let origin = Origin::new().reply("/a", slow).start().await;
+    let cache = Upstream::start();
+    let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let client = client.tool("bazel", "9.0.0");
+    let request = fetch_blob(&[origin.url("/a")])
+        .qualifier("bazel.canonical_id", &origin.url("/a"))
+        .oldest(SystemTime::now() + HOUR);
+    let in_vain = async || {
+        let deadline = Duration::from_millis(300);
+        client.fetch_blob_in_vain(request.clone(), deadline).await;
+    };
+    eventually("the request", async || {
+        in_vain().await;
+        (origin.total() == 1).then_some(())
+    })
+    .await;
+    in_vain().await;
+    assert_eq!(origin.total(), 1);
+    let joined = async || {
+        let metrics = proxy.metrics().await;
+        metrics.sum("assetgate_fetches_joined_total", &[])
+    };
+    let before = joined().await;
+    let third = tokio::spawn({
+        let (client, request) = (client.clone(), request.clone());
+        async move { client.fetch_blob(request).await }
+    });
+    eventually("the third to join", async || {
+        (joined().await > before).then_some(())
+    })
+    .await;
+    gate.open();
+    let digest = hit(third.await.unwrap());
+    assert_eq!(digest, digest_of(b"content"));
+    assert_eq!(hit(client.fetch_blob(request.clone()).await), digest);
+    assert_eq!(origin.total(), 1);
+    // Only for whom it was made, and only while the content is there.
+    let other = client.with("authorization", "Bearer of-another");
+    assert_eq!(hit(other.fetch_blob(request.clone()).await), digest);
+    assert_eq!(origin.total(), 2);
+    cache.drop_blob(&digest);
+    assert_eq!(hit(client.fetch_blob(request).await), digest);
+    assert!(cache.has(&digest));
+    assert_eq!(origin.total(), 3);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod freshness;
 mod large_trees;
 mod layers;
 mod listeners;
+mod negatives;
 mod operating;
 mod presence;
 mod push;

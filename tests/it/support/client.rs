@@ -1,5 +1,7 @@
 //! A gRPC client of everything behind the one address.
 
+use std::time::Duration;
+
 use assetgate::proto::asset::{
     FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse,
     PushBlobRequest, PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse,
@@ -22,7 +24,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tonic::metadata::{AsciiMetadataKey, BinaryMetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{bounded, digest_of};
 
@@ -192,6 +194,16 @@ impl Client {
         message: FetchBlobRequest,
     ) -> Result<Response<FetchBlobResponse>, Status> {
         answered(self.fetch().fetch_blob(self.request(message))).await
+    }
+
+    /// Asks with a deadline that passes before there is an answer.
+    pub async fn fetch_blob_in_vain(&self, message: FetchBlobRequest, deadline: Duration) {
+        let mut call = self.request(message);
+        call.set_timeout(deadline);
+        let code = self.fetch().fetch_blob(call).await.unwrap_err().code();
+        // The second is what tonic's client says if it is the first to notice.
+        let late = matches!(code, Code::DeadlineExceeded | Code::Cancelled);
+        assert!(late, "{code:?}");
     }
 
     /// Stores a blob in the default instance, in one message.
