@@ -1,6 +1,8 @@
 //! What does not show at the API: forged entries, order and number of
 //! look-ups, threads. The rest is tested as clients see it, in `api::tests`.
 
+mod matching;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

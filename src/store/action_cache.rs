@@ -234,4 +234,4 @@ impl AssetStore for ActionCacheStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,6 +12,8 @@ mod migrate;
 mod presence;
 mod probe;
 mod record;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::future::Future;

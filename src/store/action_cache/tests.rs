@@ -12,7 +12,7 @@ use crate::digest::{Digest, DigestFunction};
 use crate::proto::rev2;
 use crate::upstream::double::{Double, scope, sha256};
 
-fn ctx() -> CallContext {
+pub(in crate::store) fn ctx() -> CallContext {
     CallContext::default()
 }
 
@@ -24,7 +24,7 @@ fn store(double: &Double) -> ActionCacheStore {
     )
 }
 
-fn key(kind: AssetKind, uri: &str) -> AssetKey {
+pub(in crate::store) fn key(kind: AssetKind, uri: &str) -> AssetKey {
     AssetKey {
         scope: scope(),
         kind,
@@ -35,7 +35,7 @@ fn key(kind: AssetKind, uri: &str) -> AssetKey {
     }
 }
 
-fn reference(kind: AssetKind, digest: &Digest) -> AssetReference {
+pub(in crate::store) fn reference(kind: AssetKind, digest: &Digest) -> AssetReference {
     AssetReference {
         kind,
         digest: digest.clone(),
@@ -51,7 +51,7 @@ fn reference(kind: AssetKind, digest: &Digest) -> AssetReference {
     }
 }
 
-fn dir(double: &Double, files: &[&Digest], dirs: &[&Digest]) -> Digest {
+pub(in crate::store) fn dir(double: &Double, files: &[&Digest], dirs: &[&Digest]) -> Digest {
     let files = files.iter().enumerate().map(|(i, d)| rev2::FileNode {
         name: format!("f{i}"),
         digest: Some(d.to_wire()),
@@ -70,13 +70,13 @@ fn dir(double: &Double, files: &[&Digest], dirs: &[&Digest]) -> Digest {
 }
 
 /// A tree of two levels with a file on each.
-struct Sample {
-    files: [Digest; 2],
-    sub: Digest,
-    root: Digest,
+pub(in crate::store) struct Sample {
+    pub(in crate::store) files: [Digest; 2],
+    pub(in crate::store) sub: Digest,
+    pub(in crate::store) root: Digest,
 }
 
-fn sample(double: &Double) -> Sample {
+pub(in crate::store) fn sample(double: &Double) -> Sample {
     let files = [double.put("one"), double.put("two")];
     let sub = dir(double, &[&files[1]], &[]);
     let root = dir(double, &[&files[0]], &[&sub, &sha256(b"")]);
@@ -91,7 +91,7 @@ async fn put(double: &Double, keys: &[AssetKey], reference: &AssetReference) {
     store(double).put(&ctx(), keys, reference).await.unwrap();
 }
 
-fn hit(reference: &AssetReference) -> Lookup {
+pub(in crate::store) fn hit(reference: &AssetReference) -> Lookup {
     let mut reference = reference.clone();
     reference.referenced_blobs.clear();
     reference.referenced_directories.clear();
@@ -107,11 +107,11 @@ fn action_of(key: &AssetKey) -> String {
         .to_owned()
 }
 
-fn stored(double: &Double, key: &AssetKey) -> rev2::ActionResult {
+pub(in crate::store) fn stored(double: &Double, key: &AssetKey) -> rev2::ActionResult {
     double.set(|s| s.entries[&action_of(key)].clone())
 }
 
-fn tree_digest(entry: &rev2::ActionResult, path: &str) -> Digest {
+pub(in crate::store) fn tree_digest(entry: &rev2::ActionResult, path: &str) -> Digest {
     let output = entry
         .output_directories
         .iter()

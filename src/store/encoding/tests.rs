@@ -26,6 +26,13 @@ fn exact(uri: &str, pairs: &[(&str, &str)]) -> AssetKey {
     }
 }
 
+fn in_space(uri: &str, space: impl Fn(Uri, Qualifiers) -> KeySpace) -> AssetKey {
+    AssetKey {
+        space: space(Uri::new(uri.to_owned()), qualifiers(&[("a", "1")])),
+        ..exact("", &[])
+    }
+}
+
 fn abc() -> Digest {
     Digest::of(DigestFunction::Sha256, b"abc").unwrap()
 }
@@ -113,6 +120,56 @@ fn decode_whole(
     decode_entry(format, key, &encoded(key), entry, payload)
 }
 
+/// With the key "0123456789abcdef0123456789abcdef".
+fn signing() -> Format {
+    Format {
+        mac: Some(MacKeys::parse("0123456789abcdef0123456789abcdef").unwrap()),
+        ..Format::default()
+    }
+}
+
+fn in_full(
+    format: &Format,
+    kind: AssetKind,
+    carrier: Carrier,
+) -> (rev2::ActionResult, Option<Blob>) {
+    let reference = reference(kind);
+    let key = key_of(&reference);
+    let (encoded, outputs) = (encoded(&key), outputs(kind));
+    encode_entry(format, &key, &encoded, &reference, &outputs, carrier)
+}
+
+fn entry_of(kind: AssetKind) -> rev2::ActionResult {
+    in_full(&Format::default(), kind, Carrier::Metadata).0
+}
+
+fn payload_of(entry: &rev2::ActionResult) -> &[u8] {
+    match find_payload(DigestFunction::Sha256, entry) {
+        Some(Payload::Here(payload)) => payload,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_payload_in_a_blob_is_the_same_payload() {
+    for kind in [AssetKind::Blob, AssetKind::Directory] {
+        let reference = reference(kind);
+        let key = key_of(&reference);
+        let (entry, blob) = in_full(&Format::default(), kind, Carrier::Blob);
+        let (digest, payload) = blob.unwrap();
+        let found = find_payload(DigestFunction::Sha256, &entry);
+        assert_eq!(found, Some(Payload::Blob(digest)));
+        let format = Format::default();
+        let got = decode_entry(&format, &key, &encoded(&key), &entry, &payload);
+        assert_eq!(got, Ok((reference, outputs(kind))));
+    }
+    let mut huge = in_full(&Format::default(), AssetKind::Blob, Carrier::Blob).0;
+    for file in &mut huge.output_files {
+        file.digest.as_mut().unwrap().size_bytes = MAX_PAYLOAD as i64 + 1;
+    }
+    assert_eq!(find_payload(DigestFunction::Sha256, &huge), None);
+}
+
 /// One golden file: `name hex` lines.
 fn golden(file: &str, got: &[(&str, Vec<u8>)]) {
     let got: String = got
@@ -147,6 +204,30 @@ fn keys_are_what_they_always_were() {
         ),
         ("blake3", "", blake3),
         ("checksum", "", checksum_key(AssetKind::Blob)),
+        (
+            "subset",
+            "",
+            in_space("urn:x", |uri, qualifiers| KeySpace::Subset {
+                uri,
+                qualifiers,
+            }),
+        ),
+        (
+            "fetched",
+            "",
+            in_space("https://h/f", |uri, qualifiers| KeySpace::Fetched {
+                uri,
+                qualifiers,
+            }),
+        ),
+        (
+            "migrated",
+            "",
+            in_space("urn:x", |uri, qualifiers| KeySpace::Migrated {
+                uri,
+                qualifiers,
+            }),
+        ),
     ];
     let names: Vec<[String; 4]> = keys
         .iter()
@@ -177,12 +258,31 @@ fn entries_are_what_they_always_were() {
     };
     let (blob, directory) = (AssetKind::Blob, AssetKind::Directory);
     let checksum = entry(&checksum_key(blob), &reference(blob), &outputs(blob));
+    let detached = Outputs {
+        detached: Some(vec![abc()]),
+        ..Outputs::default()
+    };
+    let subset = AssetKey {
+        space: KeySpace::Subset {
+            uri: Uri::new("https://h.example/a?b=1"),
+            qualifiers: qualifiers(&[("a", "1")]),
+        },
+        ..exact("", &[])
+    };
+    let subset = entry(&subset, &reference(blob), &outputs(blob));
+    let (signed, _) = in_full(&signing(), blob, Carrier::Metadata);
+    let (carried, payload) = in_full(&Format::default(), blob, Carrier::Blob);
     let got = [
         ("blob", encode(blob, &outputs(blob))),
         ("directory", encode(directory, &outputs(directory))),
         ("withdrawn", encode(blob, &withdrawn)),
         ("checksum", checksum.encode_to_vec()),
+        ("subset", subset.encode_to_vec()),
+        ("detached", encode(blob, &detached)),
+        ("signed", signed.encode_to_vec()),
+        ("carried", carried.encode_to_vec()),
     ];
+    assert_eq!(payload.unwrap().1, payload_of(&entry_of(blob)));
     // The version of the program stands in entries, and is no part of the format.
     let got = got.map(|(name, bytes)| {
         let mut entry = rev2::ActionResult::decode(&*bytes).unwrap();
