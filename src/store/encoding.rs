@@ -1,7 +1,7 @@
 //! The persistent format: a key as an Action, a reference as its ActionResult.
 //!
-//! Pure, and a public contract: golden files fix every byte, and a change is a
-//! new version. Not for: what is uploaded when (`action_cache.rs`), nor the
+//! Pure, and a public contract, described in the README's section on the
+//! format: golden files fix every byte, and a change is a new version. Not for: what is uploaded when (`action_cache.rs`), nor the
 //! Trees an entry names (`tree.rs`).
 //! Called by: `action_cache.rs`.
 
