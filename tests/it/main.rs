@@ -29,6 +29,7 @@ mod push;
 mod qualifiers;
 mod readme;
 mod redirects;
+mod references;
 mod secrets;
 mod status;
 mod support;
