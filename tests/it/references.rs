@@ -5,8 +5,7 @@ use assetgate::proto::rev2;
 
 use crate::support::upstream::Key;
 use crate::support::{
-    Code, Proxy, Pushing as _, Qualified as _, Upstream, digest_of, fetch_blob, hit, inline,
-    push_blob, refused,
+    Code, Proxy, Qualified as _, Upstream, digest_of, fetch_blob, hit, inline, push_blob, refused,
 };
 
 const URN: [&str; 1] = ["urn:r:a"];
