@@ -30,6 +30,8 @@ impl<S, F: Fetcher> Shared<S, F> {
             let text = reason(query, missed);
             return Err(ResolveError::NotFound { text, missed });
         }
+        let permissions = &self.settings.permissions;
+        permissions.check_fetch(&request.scope.instance)?;
         self.check_supported(query)?;
         if !request.scope.function.is_computable() {
             return Err(ResolveError::NotComputable(request.scope.function));
