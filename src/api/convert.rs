@@ -176,6 +176,11 @@ impl PushMessage {
         some_uris(&self.uris)
     }
 
+    /// Where to, if it can be anywhere.
+    pub(super) fn instance(&self) -> Option<InstanceName> {
+        InstanceName::new(&self.instance_name).ok()
+    }
+
     pub(super) fn to_push(&self, kind: AssetKind) -> Result<Push, Invalid> {
         let mut bad = Violations::default();
         if self.uris.is_empty() {

@@ -19,12 +19,13 @@ use crate::proto::asset::{
 };
 use crate::resolver::{Announce, Answer, Missed, Query, Resolver};
 use crate::store::AssetStore;
-use crate::upstream::CallContext;
+use crate::upstream::{CallContext, Identity};
 
 /// The Fetch service.
 pub(super) struct FetchService<S, F, A> {
     resolver: Resolver<S, F, A>,
     errors: ErrorSettings,
+    identity: Identity,
 }
 
 /// What both responses are made of.
@@ -38,8 +39,16 @@ struct Reply {
 }
 
 impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
-    pub(super) fn new(resolver: Resolver<S, F, A>, errors: ErrorSettings) -> Self {
-        Self { resolver, errors }
+    pub(super) fn new(
+        resolver: Resolver<S, F, A>,
+        errors: ErrorSettings,
+        identity: Identity,
+    ) -> Self {
+        Self {
+            resolver,
+            errors,
+            identity,
+        }
     }
 
     async fn answer<M>(&self, kind: AssetKind, request: Request<M>) -> Result<Reply, Status>
@@ -48,7 +57,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
     {
         let call = Call::of(request.extensions());
         let caller = Caller::of(request.metadata());
-        let context = CallContext::from_caller(request.metadata());
+        let context = self.identity.context(request.metadata());
         let message = FetchMessage::from(request.into_inner());
         let uris = message.uris();
         note_caller(&call, &caller, kind, uris.first());

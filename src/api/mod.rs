@@ -33,7 +33,7 @@ use crate::proto::asset::push_server::PushServer;
 use crate::proto::{FILE_DESCRIPTOR_SET, MAX_NATIVE_MESSAGE};
 use crate::resolver::{Announce, Resolver};
 use crate::store::AssetStore;
-use crate::upstream::Upstream;
+use crate::upstream::{Identity, Upstream};
 
 /// Path prefix of the two asset services.
 pub const ASSET_PREFIX: &str = "/build.bazel.remote.asset.v1.";
@@ -52,17 +52,19 @@ pub fn reflection() -> Result<Routes, tonic_reflection::server::Error> {
 }
 
 /// Every native service: those in `reflection`, Fetch, Push and health. The
-/// caller adds the fallback that forwards.
+/// asset services call the cache as `identity`. The caller adds the fallback
+/// that forwards.
 pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
     reflection: Routes,
     resolver: Resolver<S, F, A>,
+    identity: Identity,
     errors: ErrorSettings,
     drain: Drain,
     upstream: Upstream,
 ) -> Routes {
     let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
-    let fetch = fetch::FetchService::new(resolver.clone(), errors);
-    let push = push::PushService::new(resolver);
+    let fetch = fetch::FetchService::new(resolver.clone(), errors, identity.clone());
+    let push = push::PushService::new(resolver, identity);
     reflection
         .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
         .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))

@@ -17,16 +17,17 @@ use crate::proto::asset::{
 };
 use crate::resolver::{Announce, ResolveError, Resolver};
 use crate::store::AssetStore;
-use crate::upstream::CallContext;
+use crate::upstream::Identity;
 
 /// The Push service.
 pub(super) struct PushService<S, F, A> {
     resolver: Resolver<S, F, A>,
+    identity: Identity,
 }
 
 impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
-    pub(super) fn new(resolver: Resolver<S, F, A>) -> Self {
-        Self { resolver }
+    pub(super) fn new(resolver: Resolver<S, F, A>, identity: Identity) -> Self {
+        Self { resolver, identity }
     }
 
     async fn record<M>(&self, kind: AssetKind, request: Request<M>) -> Result<(), Status>
@@ -35,7 +36,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
     {
         let call = Call::of(request.extensions());
         let caller = Caller::of(request.metadata());
-        let context = CallContext::from_caller(request.metadata());
+        let context = self.identity.context(request.metadata());
         let message = PushMessage::from(request.into_inner());
         let uris = message.uris();
         note_caller(&call, &caller, kind, uris.first());
@@ -45,11 +46,11 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
             note_failure(&call, &verdict, false);
             verdict.to_status()
         };
-        if !self.resolver.accepts_pushes() {
-            // Before the request is looked at: whoever probes with an empty
-            // request learns at start-up that pushing will not work.
-            return Err(fail(ResolveError::PushDisabled));
-        }
+        // Before the rest of the request is looked at: whoever probes with an
+        // empty one learns at start-up that pushing will not work.
+        let instance = message.instance();
+        let allowed = self.resolver.check_pushing(instance.as_ref());
+        allowed.map_err(fail)?;
         let push = message.to_push(kind);
         let push = push.map_err(|invalid| refuse(&call, &invalid))?;
         call.note(|report| report.bytes = push.digest.size());

@@ -237,7 +237,13 @@ impl From<&ResolveError> for Verdict {
                 verdict.violation("digest", cause.to_string())
             }
             // Not UNIMPLEMENTED: BuildStream 1 would look for an older service.
-            E::PushDisabled => Self::new(Code::PermissionDenied, error),
+            E::PushDisabled | E::InstanceNotAllowed { .. } => {
+                Self::new(Code::PermissionDenied, error)
+            }
+            E::UriNotAllowed { uri_index, .. } => Self {
+                uri_index: *uri_index,
+                ..Self::new(Code::PermissionDenied, error)
+            },
             E::Missing { function, digests } => {
                 let mut verdict = Self::new(Code::FailedPrecondition, error);
                 let violations = digests.iter().map(|digest| {

@@ -31,7 +31,7 @@ use crate::proto::asset::{
 use crate::proto::rev2;
 use crate::resolver::Settings;
 use crate::resolver::testing::World;
-use crate::upstream::Upstream;
+use crate::upstream::{Identity, Upstream};
 
 const HTTP: &str = "https://origin.example/a.tgz";
 const MIRROR: &str = "https://mirror.example/a.tgz";
@@ -69,6 +69,7 @@ impl Server {
         routes(
             Routes::default(),
             resolver,
+            Identity::default(),
             self.errors.clone(),
             drain,
             self.upstream.clone(),
@@ -81,6 +82,7 @@ impl Server {
         routes(
             reflection().unwrap(),
             resolver,
+            Identity::default(),
             self.errors.clone(),
             drain,
             self.upstream.clone(),

@@ -13,7 +13,7 @@ use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
 use super::settings::{Config, ReferencesUpstream};
 use crate::store::MacKeys;
-use crate::upstream::Endpoint;
+use crate::upstream::{Credential, Endpoint};
 
 /// Notes everything that does not go together.
 pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.listener_tls();
     check.upstream_tls(config);
     check.borrowed_identity(config);
+    check.credential(config);
     check.fetch(config);
     check.references(config);
     for key in [
@@ -167,21 +168,60 @@ impl Check<'_> {
     /// Promise P5: nobody gets more rights than their own credentials have,
     /// unless the operator says so.
     fn borrowed_identity(&mut self, config: &Config) {
-        let lends = self.has("upstream.client_cert") || self.has("upstream.client_key");
+        const LENT: [&str; 3] = [
+            "upstream.client_cert",
+            "upstream.client_key",
+            "upstream.credential",
+        ];
+        let Some(lent) = LENT.iter().find(|key| self.has(key)) else {
+            return;
+        };
+        let lent = lent.replace("client_key", "client_cert");
         let demands_mtls = self.has("listen.tls.client_ca");
         let open = !config.listen.address.is_local() && !demands_mtls;
-        if lends && open && !config.allow_anonymous {
+        if open && !config.allow_anonymous {
             let place = self.layers.place(&["listen.address"]);
             self.problems.add(
                 place,
                 format!(
                     "`listen.address` {} can be reached from other machines, and \
-                     `upstream.client_cert` would lend this service's rights to all who call. \
+                     `{lent}` would lend this service's rights to all who call. \
                      Demand client certificates with `listen.tls.client_ca`, listen on loopback, \
                      or accept it with `allow_anonymous = true`",
                     config.listen.address
                 ),
             );
+        }
+    }
+
+    /// The service's credential: a usable file, a cache to show it to, and
+    /// somebody who decided who may push with it (conformance C6).
+    fn credential(&mut self, config: &Config) {
+        const KEY: &str = "upstream.credential";
+        let Some((Raw::One(path), place)) = self.one(KEY) else {
+            return;
+        };
+        if self.url_count() == 0 {
+            let text =
+                format!("`{KEY}` needs `upstream.url`: the embedded cache has no use for it");
+            self.problems.add(place.clone(), text);
+        }
+        // The value is not quoted: some will write the credential itself.
+        if super::values::path(&path).is_ok()
+            && let Err(error) = Credential::read(Path::new(&path))
+        {
+            let text = format!("`{KEY}` is the path of a file with the credential: {error}");
+            self.problems.add(place.clone(), text);
+        }
+        let decided = self.layers.place(&["push.instances"]) != Place::Default;
+        if config.push.enabled && !decided {
+            let text = format!(
+                "`{KEY}` lets all who may call push with this service's rights: say where they \
+                 may with `push.instances`, as in `push.instances = [\"main\", \"team/*\"]` \
+                 (`[\"\"]` is the empty instance, `[\"*\"]` every one), or switch pushing off \
+                 with `push.enabled = false`"
+            );
+            self.problems.add(place, text);
         }
     }
 

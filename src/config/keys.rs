@@ -64,7 +64,7 @@ const CACHE_DIRECTORY: &str = "<cache>";
 /// The table. Keys without a section come first, as TOML wants them.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate"),
+    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate or credential"),
     one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
     list("route", "--route", "", "SERVICE=URL: calls of services whose full name begins so go to another server"),
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
@@ -79,6 +79,7 @@ pub const KEYS: &[Key] = &[
     one("upstream.client_key", "--upstream-client-key", "", "its private key"),
     one("upstream.server_name", "--upstream-server-name", "", "name expected in the cache's certificate"),
     one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
+    one("upstream.credential", "--upstream-credential", "", "file of `name: value` lines that asset calls show to the cache in place of the caller's metadata"),
     one("upstream.max_connections", "--upstream-max-connections", "128", "connections to the cache that clients own one by one, over all threads; each thread has at least one"),
     one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
     one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
@@ -94,9 +95,13 @@ pub const KEYS: &[Key] = &[
     one("fetch.memory", "", "16MiB", "memory all downloads together may hold"),
     one("fetch.spool_dir", "", TEMPORARY_DIRECTORY, "where large downloads wait for their digest"),
     one("fetch.spool_size", "", "64GiB", "what these may occupy there"),
+    list("fetch.instances", "", "*", "instance names into which fetches may write: NAME, NAME/* with all below, \"\" for the empty one, * for all"),
     one("errors.channel", "--errors", "auto", "how origin failures are told: auto, inline or grpc"),
     list("errors.grpc_clients", "", "please", "tools that get gRPC errors under auto"),
     one("push.enabled", "", "true", "whether clients may push references"),
+    list("push.instances", "", "*", "instance names that may be pushed to, as in fetch.instances"),
+    list("push.allow_uris", "", "", "what pushed URIs must begin with; none is all"),
+    list("push.deny_uris", "", "", "what pushed URIs must not begin with, although they may"),
     one("references.namespace", "", "", "keeps references apart from those of other namespaces"),
     one("references.upstream", "--references-upstream", "", "where references are kept if not in the cache: a URL, or embedded"),
     one("references.mac_key", "", "", "file with keys that sign references, one a line, the first signs; unsigned references are misses then"),

@@ -7,7 +7,8 @@
 
 use super::layers::Reader;
 use super::settings::{
-    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, References, Upstream,
+    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Push, References,
+    Upstream,
 };
 use super::values as v;
 
@@ -30,7 +31,12 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
             channel: r.one("errors.channel", v::error_channel),
             grpc_clients: r.list("errors.grpc_clients", v::name),
         },
-        push_enabled: r.one("push.enabled", v::truth),
+        push: Push {
+            enabled: r.one("push.enabled", v::truth),
+            instances: r.list("push.instances", v::parsed),
+            allow_uris: r.list("push.allow_uris", v::parsed),
+            deny_uris: r.list("push.deny_uris", v::parsed),
+        },
         namespace: r.maybe("references.namespace", v::name).unwrap_or_default(),
         references: References {
             upstream: r.maybe("references.upstream", v::references_upstream),
@@ -78,6 +84,7 @@ fn upstream(r: &mut Reader<'_>) -> Option<Upstream> {
         client_identity: cert.zip(key),
         server_name: r.maybe("upstream.server_name", v::server_name),
         authority: r.maybe("upstream.authority", v::authority_header),
+        credential: r.maybe("upstream.credential", v::path),
     };
     (!upstream.urls.is_empty()).then_some(upstream)
 }
@@ -96,5 +103,6 @@ fn fetch(r: &mut Reader<'_>) -> Fetch {
         memory: r.one("fetch.memory", v::size_from_1_mib),
         spool_dir: r.one("fetch.spool_dir", v::path),
         spool_size: r.one("fetch.spool_size", v::size_from_1_mib),
+        instances: r.list("fetch.instances", v::parsed),
     }
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::net::ListenAddr;
+use crate::resolver::{InstanceRule, UriPrefix};
 use crate::upstream::Endpoint;
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Accept that anyone who reaches the listener uses our upstream certificate.
+    /// Accept that anyone who reaches the listener uses our upstream
+    /// certificate or credential.
     pub allow_anonymous: bool,
     /// Listener threads.
     pub threads: usize,
@@ -38,8 +40,8 @@ pub struct Config {
     pub fetch: Fetch,
     /// How failures are told.
     pub errors: Errors,
-    /// Whether clients may push references.
-    pub push_enabled: bool,
+    /// Pushes.
+    pub push: Push,
     /// Keeps references apart from those of other namespaces; may be empty.
     pub namespace: String,
     /// References.
@@ -87,6 +89,8 @@ pub struct Upstream {
     pub server_name: Option<String>,
     /// The `:authority` of calls instead of the URL's.
     pub authority: Option<String>,
+    /// File with the metadata of our own calls.
+    pub credential: Option<PathBuf>,
 }
 
 /// Where calls of some services go instead of to the cache. TLS and authority
@@ -135,6 +139,21 @@ pub struct Fetch {
     pub spool_dir: PathBuf,
     /// Bytes these may occupy there; at least 1 MiB.
     pub spool_size: u64,
+    /// Instance names into which a fetch may write.
+    pub instances: Vec<InstanceRule>,
+}
+
+/// Pushes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Push {
+    /// Whether clients may push references at all.
+    pub enabled: bool,
+    /// Instance names they may push to.
+    pub instances: Vec<InstanceRule>,
+    /// Beginnings of URIs they may push; none is all.
+    pub allow_uris: Vec<UriPrefix>,
+    /// Beginnings of URIs they may not push.
+    pub deny_uris: Vec<UriPrefix>,
 }
 
 /// References: where they are kept and how they are found.

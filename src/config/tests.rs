@@ -71,7 +71,7 @@ fn without_sources_everything_has_its_default() {
     assert!(config.fetch.allow_cidr.is_empty() && config.fetch.deny_cidr.is_empty());
     assert_eq!(config.errors.grpc_clients, ["please"]);
     assert_eq!(config.errors.channel, ErrorChannel::Auto);
-    assert!(config.push_enabled && !config.allow_anonymous);
+    assert!(config.push.enabled && !config.allow_anonymous);
     assert_eq!(config.drain.timeout, Duration::from_secs(25));
     assert_eq!(config.drain.delay, Duration::ZERO);
     assert_eq!(config.namespace, "");
@@ -537,5 +537,122 @@ fn the_number_of_upstream_connections_is_a_number_up_to_ten_thousand() {
         let found = problems(&with(text)).join("");
         assert!(found.contains(why), "{found}");
         assert!(found.contains("--upstream-max-connections"), "{found}");
+    }
+}
+
+fn credential_flags(path: &str, more: &[(&'static str, &[&str])]) -> Sources {
+    let mut flags = vec![
+        flag("upstream.url", &["grpc://cache:1"]),
+        flag("upstream.credential", &[path]),
+    ];
+    flags.extend(more.iter().map(|(key, values)| flag(key, values)));
+    Sources {
+        flags,
+        ..Sources::default()
+    }
+}
+
+/// Conformance C6.
+#[test]
+fn with_a_credential_pushing_needs_an_allow_list_of_its_own() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "authorization: Bearer hunter2").unwrap();
+    let path = file.path().to_str().unwrap();
+    let load_with = |more: &[(&'static str, &[&str])]| load(&credential_flags(path, more));
+    let said = load_with(&[]).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("--upstream-credential: "), "{said}");
+    for part in ["`push.instances = [", "`push.enabled = false`"] {
+        assert!(said.contains(part), "{said}");
+    }
+    for decided in [&["*"][..], &["a", "b/*"], &[]] {
+        let loaded = load_with(&[("push.instances", decided)]).unwrap();
+        assert_eq!(loaded.config.push.instances.len(), decided.len());
+        assert_eq!(loaded.config.fetch.instances.len(), 1, "as before: all");
+        assert!(loaded.show().contains(path) && !loaded.show().contains("hunter2"));
+    }
+    let off = load_with(&[("push.enabled", &["false"])]).unwrap().config;
+    assert_eq!(
+        off.upstream.unwrap().credential.as_deref(),
+        Some(file.path())
+    );
+}
+
+#[test]
+fn a_file_that_is_no_credential_is_refused_without_being_quoted() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "# token\nBearer hunter2\n").unwrap();
+    let decided: &[(&'static str, &[&str])] = &[("push.instances", &["*"])];
+    let path = file.path().to_str().unwrap();
+    for (value, part) in [
+        (path, "line 2 is not of the form"),
+        (
+            "Bearer hunter2",
+            "is the path of a file with the credential",
+        ),
+        ("authorization: hunter2\nx: y", "is the path of a file"),
+    ] {
+        let said = load(&credential_flags(value, decided)).unwrap_err();
+        let said = said.to_string();
+        assert!(said.contains(part) && !said.contains("hunter2"), "{said}");
+    }
+    std::fs::write(file.path(), "authorization: Bearer hunter2").unwrap();
+    let mut sources = credential_flags(path, decided);
+    sources.flags.remove(0);
+    let said = load(&sources).unwrap_err().to_string();
+    assert!(
+        said.contains("`upstream.credential` needs `upstream.url`"),
+        "{said}"
+    );
+}
+
+/// Promise P5.
+#[test]
+fn an_open_listener_may_not_lend_the_credential() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key, ca) = identity(dir.path());
+    let file = dir.path().join("credential");
+    std::fs::write(&file, "authorization: Bearer hunter2").unwrap();
+    let load_with = |more: &[(&'static str, &[&str])]| {
+        let mut all = vec![
+            ("listen.address", &["0.0.0.0:1"][..]),
+            ("push.enabled", &["false"]),
+        ];
+        all.extend(more);
+        load(&credential_flags(file.to_str().unwrap(), &all)).map(|loaded| loaded.config)
+    };
+    let said = load_with(&[]).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("--listen: ") && said.contains("`upstream.credential` would lend"));
+    load_with(&[("allow_anonymous", &["true"])]).unwrap();
+    let tls: &[(&'static str, &[&str])] =
+        &[("listen.tls.cert", &[&cert]), ("listen.tls.key", &[&key])];
+    load_with(tls).unwrap_err();
+    load_with(&[tls, &[("listen.tls.client_ca", &[&ca])]].concat()).unwrap();
+}
+
+#[test]
+fn instances_and_prefixes_in_every_spelling() {
+    let (_dir, sources) = from_file(
+        "[push]\ninstances = [\"\", \"a\", \"b/*\"]\nallow_uris = [\"urn:\"]\n[fetch]\ninstances = []\n",
+    );
+    let config = load(&sources).unwrap().config;
+    assert_eq!(config.push.instances.len(), 3);
+    assert_eq!(config.push.allow_uris.len(), 1);
+    assert!(config.fetch.instances.is_empty() && config.push.deny_uris.is_empty());
+    let sources = Sources {
+        environment: environment(&[("ASSETGATE__PUSH__INSTANCES", "\"\", a")]),
+        ..Sources::default()
+    };
+    let from_variable = load(&sources).unwrap().config.push.instances;
+    assert_eq!(from_variable, config.push.instances[..2]);
+
+    let (_dir, sources) = from_file(
+        "[push]\ninstances = [\"a*\"]\nallow_uris = [\"https://host\"]\ndeny_uris = [\"https://u:p@h/\"]\n",
+    );
+    let said = load(&sources).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    for part in ["NAME/*", "write `https://host/`", "user info"] {
+        assert!(said.contains(part), "{said}");
     }
 }

@@ -77,6 +77,11 @@ pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
     text.parse().map_err(|error: AddrError| error.to_string())
 }
 
+/// What has a form of its own.
+pub(super) fn parsed<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse()
+}
+
 /// `off` is no address.
 pub(super) fn admin_address(text: &str) -> Result<Option<ListenAddr>, String> {
     match text {

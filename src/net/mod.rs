@@ -14,6 +14,7 @@ mod memory;
 mod meter;
 mod outbox;
 mod piece;
+mod reload;
 mod stream;
 pub mod tls;
 
@@ -24,4 +25,5 @@ pub use executor::Executor;
 pub use memory::{MemoryDialer, MemoryStream, Wire};
 pub use meter::Offence;
 pub use piece::Piece;
+pub use reload::Reloading;
 pub use stream::{RawStream, Stream, keep_alive};

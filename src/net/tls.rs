@@ -6,18 +6,40 @@
 //! Called by: `config` (validation), `server`, `upstream`.
 
 mod files;
-mod reload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::Reloading;
 pub use files::{ClientFiles, ServerFiles};
-pub use reload::Reloading;
+
+const FILES: &str = "TLS files";
 
 /// The listener's certificate, as it is on disk now.
 pub type ServerTls = Reloading<rustls::ServerConfig>;
 
 /// What the upstream is shown and checked with, as it is on disk now.
 pub type ClientTls = Reloading<rustls::ClientConfig>;
+
+impl Reloading<rustls::ServerConfig> {
+    /// Reads a listener's files.
+    ///
+    /// # Errors
+    /// When they are missing, malformed or do not belong together.
+    pub fn server(files: ServerFiles) -> Result<Arc<Self>, TlsError> {
+        Self::new(FILES, files.paths(), move || files.read())
+    }
+}
+
+impl Reloading<rustls::ClientConfig> {
+    /// Reads the files for dialling an upstream.
+    ///
+    /// # Errors
+    /// When they are missing, malformed or do not belong together.
+    pub fn client(files: ClientFiles) -> Result<Arc<Self>, TlsError> {
+        Self::new(FILES, files.paths(), move || files.read())
+    }
+}
 
 /// Why TLS cannot be set up; every text names the file.
 #[derive(Debug, thiserror::Error)]

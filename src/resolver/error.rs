@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Missed;
-use crate::digest::{self, Digest, DigestFunction};
+use crate::digest::{self, Digest, DigestFunction, InstanceName};
 use crate::fetcher::FetchError;
 use crate::store;
 use crate::upstream;
@@ -41,6 +41,26 @@ pub enum ResolveError {
     /// Pushing is switched off.
     #[error("pushing is switched off on this server")]
     PushDisabled,
+    /// The operator does not let clients write into the instance.
+    #[error("{what} instance {instance:?} is not allowed on this server (setting {setting})")]
+    InstanceNotAllowed {
+        /// What would have been done.
+        what: &'static str,
+        /// Where.
+        instance: InstanceName,
+        /// What decides.
+        setting: &'static str,
+    },
+    /// The operator does not let clients push the URI.
+    #[error("pushing {uri} is not allowed on this server (setting {setting})")]
+    UriNotAllowed {
+        /// The URI, redacted.
+        uri: String,
+        /// Which of the request.
+        uri_index: usize,
+        /// What decides.
+        setting: &'static str,
+    },
     /// Pushed content is not in the CAS.
     #[error("not in the CAS: {}", shown(.digests))]
     Missing {

@@ -15,6 +15,7 @@ mod flight;
 mod lookup;
 mod negative;
 mod origin;
+mod permission;
 mod push;
 mod query;
 mod retrieve;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use error::ResolveError;
 pub use lookup::Missed;
+pub use permission::{InstanceRule, Permissions, UriPrefix};
 pub use query::{Answer, Outcome, Push, Query, Stats};
 pub use subsets::SubsetRules;
 
@@ -63,6 +65,8 @@ pub struct Settings {
     pub migrate: bool,
     /// The time.
     pub clock: Clock,
+    /// What may be written on behalf of clients.
+    pub permissions: Permissions,
 }
 
 impl Default for Settings {
@@ -72,6 +76,7 @@ impl Default for Settings {
             subsets: SubsetRules::default(),
             migrate: false,
             clock: Clock::default(),
+            permissions: Permissions::default(),
         }
     }
 }
@@ -148,10 +153,22 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         Self::over(store, announce, Arc::clone(&self.inner.shared))
     }
 
-    /// Whether clients may push.
+    /// Whether clients may push at all.
     #[must_use]
     pub fn accepts_pushes(&self) -> bool {
-        self.inner.shared.settings.push
+        let settings = &self.inner.shared.settings;
+        settings.push && settings.permissions.some_push()
+    }
+
+    /// Whether clients may push to an instance, whatever they push. `None` is
+    /// one that cannot be.
+    pub fn check_pushing(&self, instance: Option<&InstanceName>) -> Result<(), ResolveError> {
+        let settings = &self.inner.shared.settings;
+        match instance {
+            _ if !settings.push => Err(ResolveError::PushDisabled),
+            Some(name) => settings.permissions.check_push_instance(name),
+            None => Ok(()),
+        }
     }
 
     /// Finds or fetches an asset.
@@ -176,10 +193,9 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
 
     /// Records what a client says a URI is.
     pub async fn push(&self, context: &CallContext, push: Push) -> Result<(), ResolveError> {
-        if !self.inner.shared.settings.push {
-            return Err(ResolveError::PushDisabled);
-        }
+        self.check_pushing(Some(&push.instance))?;
         let shared = &self.inner.shared;
+        shared.settings.permissions.check_uris(&push.uris)?;
         let about = shared.fingerprints.pushed(&push);
         let recorded = self.inner.record_push(context, push).await;
         // Of one that failed, a part may have been recorded.

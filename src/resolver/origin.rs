@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::candidates::{key, key_qualifiers, shown};
 use super::{Answer, Missed, Outcome, Query, ResolveError, Shared, Stats};
-use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source};
+use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source, Validators};
 use crate::fetcher::{Fetched, Fetcher};
 use crate::store::AssetStore;
 use crate::upstream::CallContext;
@@ -30,6 +30,8 @@ impl<S, F: Fetcher> Shared<S, F> {
             let text = reason(query, missed);
             return Err(ResolveError::NotFound { text, missed });
         }
+        let permissions = &self.settings.permissions;
+        permissions.check_fetch(&request.scope.instance)?;
         self.check_supported(query)?;
         if !request.scope.function.is_computable() {
             return Err(ResolveError::NotComputable(request.scope.function));
@@ -99,7 +101,7 @@ fn keys_of(query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
     let Some(uri) = request.uris.get(fetched.uri_index) else {
         return (Vec::new(), qualifiers);
     };
-    if fetched.with_credentials || uri.has_secret() || request.qualifiers.had_secret() {
+    if took_secrets(query, fetched) {
         return (Vec::new(), qualifiers);
     }
     let space = KeySpace::Fetched {
@@ -109,8 +111,22 @@ fn keys_of(query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
     (vec![key(query, space)], qualifiers)
 }
 
+/// Whether an origin was shown a secret, or the request held one.
+fn took_secrets(query: &Query, fetched: &Fetched) -> bool {
+    let request = &query.request;
+    let uri = request.uris.get(fetched.uri_index);
+    fetched.with_credentials
+        || uri.is_some_and(|uri| uri.has_secret())
+        || request.qualifiers.had_secret()
+}
+
 fn reference_of(query: &Query, fetched: &Fetched, qualifiers: Qualifiers) -> AssetReference {
     let uri = query.request.uris.get(fetched.uri_index);
+    // An origin may repeat in them what it was shown (P4).
+    let validators = match took_secrets(query, fetched) {
+        true => Validators::default(),
+        false => fetched.validators.clone(),
+    };
     AssetReference {
         kind: query.request.kind,
         digest: fetched.digest.clone(),
@@ -119,7 +135,7 @@ fn reference_of(query: &Query, fetched: &Fetched, qualifiers: Qualifiers) -> Ass
         content_time: fetched.started_at,
         expire_at: None,
         source: Source::Fetch,
-        validators: fetched.validators.clone(),
+        validators,
         verified: fetched.verified.clone(),
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),

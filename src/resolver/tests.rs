@@ -239,3 +239,26 @@ async fn p3_a_push_during_a_fetch_is_not_overwritten_by_it() {
         assert_eq!((entries[&key].source, entries.len()), (Source::Push, 2));
     }
 }
+
+#[tokio::test]
+async fn p4_validators_of_an_origin_that_saw_a_secret_are_not_kept() {
+    let plain = "https://origin.example/a";
+    for (uri, kept) in [(plain, true), ("https://user:pass@origin.example/a", false)] {
+        let world = World::default();
+        world.fetcher.script(|request| {
+            let mut fetched = content(request, b"from the origin");
+            fetched.validators.etag = Some("pass".to_owned());
+            Ok(fetched)
+        });
+        let query = query(&[uri], Some(b"from the origin"));
+        let resolver = world.resolver(Settings::default());
+        let context = CallContext::default();
+        resolver.fetch(&context, query).await.unwrap();
+        let entries = world.store.entries.lock();
+        assert_eq!(entries.len(), 1);
+        let etags = entries
+            .values()
+            .map(|entry| entry.validators.etag.is_some());
+        assert!(etags.eq([kept]), "{uri}");
+    }
+}

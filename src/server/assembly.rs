@@ -19,9 +19,9 @@ use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher};
 use crate::forward::{Forward, Observer};
-use crate::resolver::{self, Resolver, SubsetRules};
+use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{ActionCacheStore, MacKeys, Probes, ReferenceSettings};
-use crate::upstream::Cache;
+use crate::upstream::{Cache, Identity};
 
 /// What all listener threads share.
 pub(super) struct Assembly {
@@ -30,6 +30,8 @@ pub(super) struct Assembly {
     resolver: Resolver<ActionCacheStore, HttpFetcher, Cache>,
     reflection: Routes,
     observer: Arc<Observer>,
+    /// Who asset calls are to the cache.
+    identity: Identity,
     errors: ErrorSettings,
     references: ReferenceSettings,
     probes: Probes,
@@ -67,6 +69,7 @@ impl Assembly {
             Handle::current(),
         );
         Ok(Self {
+            identity: Identity::new(backend.credential()),
             backend,
             resolver,
             reflection: api::reflection()?,
@@ -93,6 +96,7 @@ impl Assembly {
         let mut routes = api::routes(
             self.reflection.clone(),
             resolver,
+            self.identity.clone(),
             self.errors.clone(),
             self.stopping.clone(),
             upstream,
@@ -129,7 +133,13 @@ fn reference_settings(config: &Config) -> anyhow::Result<ReferenceSettings> {
 fn resolver_settings(config: &Config) -> resolver::Settings {
     let references = &config.references;
     resolver::Settings {
-        push: config.push_enabled,
+        push: config.push.enabled,
+        permissions: Permissions {
+            push_instances: config.push.instances.clone(),
+            fetch_instances: config.fetch.instances.clone(),
+            allow_uris: config.push.allow_uris.clone(),
+            deny_uris: config.push.deny_uris.clone(),
+        },
         subsets: SubsetRules {
             max: references.subset_max,
             projections: references.projections.clone(),

@@ -14,7 +14,7 @@ use crate::config::{Config, ReferencesUpstream};
 use crate::embedded::Embedded;
 use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
-use crate::upstream::{Board, Endpoint, Pool, PoolSettings, Upstream};
+use crate::upstream::{Board, Endpoint, Pool, PoolSettings, ServiceCredential, Upstream};
 
 /// How many connections a pool may open at least above its part of
 /// `upstream.max_connections` while all it has stand still: each frees those
@@ -29,6 +29,7 @@ pub(super) struct Backend {
     /// Where references are, if not there.
     references: Option<Cache>,
     routes: Vec<(String, PoolSettings)>,
+    credential: Option<Arc<ServiceCredential>>,
 }
 
 #[derive(Clone)]
@@ -70,10 +71,13 @@ impl Backend {
                 Some(Cache::Remote(Box::new(connect(vec![url.clone()])?)))
             }
         };
+        let credential = transport.credential.map(ServiceCredential::from_file);
+        let credential = credential.transpose().context("upstream.credential")?;
         Ok(Self {
             cache,
             references,
             routes,
+            credential,
         })
     }
 
@@ -100,6 +104,11 @@ impl Backend {
             Cache::Remote(settings) => Some(&settings.board),
             Cache::Embedded(_) => None,
         }
+    }
+
+    /// What our own calls to the cache carry in place of what callers sent.
+    pub(super) fn credential(&self) -> Option<Arc<ServiceCredential>> {
+        self.credential.clone()
     }
 
     /// TLS files towards other servers, which may change.

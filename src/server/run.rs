@@ -26,6 +26,10 @@ use crate::telemetry::Metrics;
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
 
+/// How often the file of the service's credential is looked at: tokens live
+/// shorter than certificates.
+const CREDENTIAL: Duration = Duration::from_secs(2);
+
 /// Threads of the asset runtime: downloads and uploads mostly wait.
 const ASSET_THREADS: usize = 2;
 
@@ -137,6 +141,9 @@ fn listen(
     }
     for tls in backend.tls() {
         process.background.spawn(tls.watch(CERTIFICATES));
+    }
+    if let Some(credential) = backend.credential() {
+        process.background.spawn(credential.watch(CREDENTIAL));
     }
     let bound = Listener::bind(settings).context("gRPC (--listen takes another address)")?;
     let address = bound.local_addr.clone();

@@ -1,20 +1,23 @@
 //! On whose behalf an upstream call is made: the caller's own metadata, so
-//! that Assetgate never has more rights upstream than its caller (promise P5).
+//! that Assetgate never has more rights upstream than its caller (promise P5);
+//! or a credential of the service's own, where the operator gave it one.
 //!
+//! With such a credential nothing of the caller's metadata goes along, not
+//! even under other names: a cache must not be shown two identities at once.
+//! Not for: forwarded calls, which carry what the caller sent.
 //! Called by: `api` (building), the typed clients (attaching).
 
 use std::hash::{Hash as _, Hasher};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use prost::Message as _;
 use tonic::metadata::{BinaryMetadataValue, KeyAndValueRef, MetadataMap, MetadataValue};
 
+use super::credential::{Credential, ServiceCredential};
+use super::quoted;
 use crate::proto::rev2;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
-
-/// Shorter values are no secrets, and parts of any text.
-const SHORTEST_SECRET: usize = 6;
 
 /// RequestMetadata of our own calls. Without `correlated_invocations_id`:
 /// Buildfarm reads flags from that field.
@@ -30,11 +33,45 @@ static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
     MetadataValue::from_bytes(&own.encode_to_vec())
 });
 
-/// The caller's metadata as passed on in our own upstream calls. Holds
-/// credentials: shown nowhere.
+/// Who our own calls are made as. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Identity(Option<Arc<ServiceCredential>>);
+
+impl Identity {
+    /// The service itself, or, without a credential, whoever calls.
+    #[must_use]
+    pub fn new(credential: Option<Arc<ServiceCredential>>) -> Self {
+        Self(credential)
+    }
+
+    /// For our own calls on behalf of a caller.
+    #[must_use]
+    pub fn context(&self, caller: &MetadataMap) -> CallContext {
+        CallContext {
+            service: self.0.clone(),
+            ..CallContext::from_caller(caller)
+        }
+    }
+
+    /// For our own calls on nobody's behalf, if there is a credential for
+    /// them.
+    #[must_use]
+    pub fn service(&self) -> Option<CallContext> {
+        let service = Some(Arc::clone(self.0.as_ref()?));
+        Some(CallContext {
+            service,
+            metadata: MetadataMap::new(),
+        })
+    }
+}
+
+/// What our own upstream calls carry, and what must not be quoted in answers
+/// to them. Holds credentials: shown nowhere.
 #[derive(Clone, Default)]
 pub struct CallContext {
+    /// The caller's. Sent only if the service has no credential.
     metadata: MetadataMap,
+    service: Option<Arc<ServiceCredential>>,
 }
 
 impl CallContext {
@@ -55,23 +92,24 @@ impl CallContext {
                 _ => {}
             }
         }
-        Self { metadata }
+        Self {
+            metadata,
+            service: None,
+        }
     }
 
-    /// `text` without the values of the caller's metadata: a cache that
-    /// refuses a credential may well quote it.
+    /// `text` without the values of the caller's metadata and of the service's
+    /// credential: a cache that refuses a credential may well quote it.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
-        let secrets = self.secrets();
-        let gone = |text: String, secret: &&str| text.replace(*secret, "…");
-        secrets.iter().fold(text.to_owned(), gone)
+        self.with_secrets(|secrets| quoted::redact(text, secrets.iter().copied()))
     }
 
-    /// Whether a value of the caller's metadata stands in `bytes`.
+    /// Whether a value of the caller's metadata or of the service's credential
+    /// stands in `bytes`.
     #[must_use]
     pub fn is_quoted_in(&self, bytes: &[u8]) -> bool {
-        let quoted = |s: &&str| bytes.windows(s.len()).any(|w| w == s.as_bytes());
-        self.secrets().iter().any(quoted)
+        self.with_secrets(|secrets| quoted::is_quoted(bytes, secrets.iter().copied()))
     }
 
     /// Feeds in everything by which the cache may tell one caller from another:
@@ -79,7 +117,11 @@ impl CallContext {
     /// single call. For keyed hashes that stay in memory, and nothing else.
     pub fn feed(&self, hasher: &mut impl Hasher) {
         let mut entries: Vec<(&str, &[u8])> = Vec::new();
-        for entry in self.metadata.iter() {
+        let credential = self.service.as_ref().map(|service| service.current());
+        let sent = credential
+            .as_deref()
+            .map_or(&self.metadata, Credential::metadata);
+        for entry in sent.iter() {
             entries.push(match entry {
                 KeyAndValueRef::Ascii(key, value) => (key.as_str(), value.as_bytes()),
                 KeyAndValueRef::Binary(key, value) => (key.as_str(), value.as_encoded_bytes()),
@@ -91,26 +133,24 @@ impl CallContext {
         entries.hash(hasher);
     }
 
-    /// The values, and what follows a scheme in them; the longest first.
-    fn secrets(&self) -> Vec<&str> {
-        let mut secrets = Vec::new();
-        for entry in self.metadata.iter() {
-            if let KeyAndValueRef::Ascii(_, value) = entry
-                && let Ok(value) = value.to_str()
-            {
-                secrets.extend([Some(value), value.split_whitespace().last()]);
-            }
-        }
-        let mut secrets: Vec<&str> = secrets.into_iter().flatten().collect();
-        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets
+    fn with_secrets<T>(&self, then: impl FnOnce(&[&str]) -> T) -> T {
+        let callers = quoted::secrets_of(&self.metadata);
+        let credential = self.service.as_ref().map(|service| service.current());
+        let services = credential
+            .iter()
+            .flat_map(|credential| credential.secrets());
+        let all: Vec<&str> = callers.iter().map(String::as_str).chain(services).collect();
+        then(&all)
     }
 
     /// Attaches the metadata to an upstream request, and says whose call it is.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = self.metadata.clone();
+        *request.metadata_mut() = match &self.service {
+            // As it is now: a call may come long after its caller did.
+            Some(service) => service.current().metadata().clone(),
+            None => self.metadata.clone(),
+        };
         request
             .metadata_mut()
             .insert_bin(REQUEST_METADATA, OWN_METADATA.clone());
@@ -243,6 +283,44 @@ mod tests {
         assert!(context.is_quoted_in(text.as_bytes()));
         assert!(!context.is_quoted_in(b"after 1 try"));
         assert!(!context.is_quoted_in(b""));
+    }
+
+    #[test]
+    fn the_services_credential_goes_in_place_of_all_the_caller_sent() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "authorization: Bearer of-the-service").unwrap();
+        let credential = ServiceCredential::from_file(file.path().to_owned()).unwrap();
+        let identity = Identity::new(Some(credential));
+        let mut caller = MetadataMap::new();
+        caller.insert("authorization", "Bearer of-the-caller".parse().unwrap());
+        caller.insert("x-other", "key-of-the-caller".parse().unwrap());
+        let context = identity.context(&caller);
+        for sent in [context.request(()), identity.service().unwrap().request(())] {
+            let sent = sent.metadata();
+            assert_eq!(sent.get("authorization").unwrap(), "Bearer of-the-service");
+            assert_eq!(sent.len(), 2, "and RequestMetadata: {sent:?}");
+        }
+        let text = "of-the-service, of-the-caller and key-of-the-caller";
+        assert_eq!(context.redact(text), "…, … and …");
+        assert!(context.is_quoted_in(b"of-the-service") && context.is_quoted_in(b"of-the-caller"));
+
+        let fed = |context: &CallContext| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            context.feed(&mut hasher);
+            hasher.finish()
+        };
+        let before = fed(&context);
+        let nobody = identity.service().unwrap();
+        assert_eq!(before, fed(&nobody), "the cache sees one caller");
+
+        std::fs::write(file.path(), "x-key: another-one").unwrap();
+        assert!(identity.0.as_ref().unwrap().reload_if_changed());
+        let sent = context.request(());
+        assert_eq!(sent.metadata().get("x-key").unwrap(), "another-one");
+        assert_eq!(sent.metadata().get("authorization"), None);
+        assert_eq!(context.redact("of-the-service another-one"), "… …");
+        assert_ne!(before, fed(&context));
+        assert!(Identity::default().service().is_none());
     }
 
     #[test]

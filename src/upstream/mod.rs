@@ -15,6 +15,7 @@ mod cas;
 mod channel;
 mod connection;
 mod context;
+mod credential;
 mod dial;
 #[cfg(test)]
 pub(crate) mod double;
@@ -26,6 +27,7 @@ mod load;
 mod open;
 mod pool;
 mod pump;
+mod quoted;
 mod response;
 mod sent;
 mod service;
@@ -39,7 +41,8 @@ mod upload;
 mod watch;
 
 pub use cache::Cache;
-pub use context::CallContext;
+pub use context::{CallContext, Identity};
+pub use credential::{Credential, CredentialError, ServiceCredential};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
 pub use health::{Board, BoardStatus};

@@ -15,6 +15,7 @@
 mod bad_input;
 mod cache;
 mod cli;
+mod credentials;
 mod directories;
 mod embedded;
 mod forward;
@@ -31,6 +32,7 @@ mod readme;
 mod redirects;
 mod references;
 mod secrets;
+mod secrets_everywhere;
 mod status;
 mod support;
 mod timeout;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::asset::KeySpace;
+use crate::resolver::InstanceRule;
 use crate::store;
 
 #[tokio::test]
@@ -38,6 +39,96 @@ async fn p4_pushing_can_be_switched_off() {
     let answer = server.push_directory(push_directory(&[URN], b"x")).await;
     assert_eq!(code(answer), Code::PermissionDenied);
     assert!(server.world.store.puts.lock().is_empty());
+}
+
+fn instances(names: &[&str]) -> Vec<InstanceRule> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn p4_pushing_is_allowed_instance_by_instance() {
+    let mut server = Server::new();
+    server.settings.permissions.push_instances = instances(&["a/*"]);
+    let to = |name: &str, mut message: PushBlobRequest| {
+        message.instance_name = name.into();
+        message
+    };
+    // The probe of BuildStream learns which it is.
+    for probe in [PushBlobRequest::default(), push(&[URN], &[], b"x")] {
+        for name in ["", "b", "ab"] {
+            let status = server.push(to(name, probe.clone())).await.unwrap_err();
+            assert_eq!(status.code(), Code::PermissionDenied, "{name}");
+            let said = status.message();
+            assert!(said.contains("push.instances"), "{said}");
+            assert!(said.contains(&format!("instance {name:?}")), "{said}");
+        }
+    }
+    let probe = server.push(to("a", PushBlobRequest::default())).await;
+    assert_eq!(fields(probe), ["uris"]);
+    let nowhere = server.push(to("a//b", push(&[URN], &[], b"x"))).await;
+    assert_eq!(fields(nowhere), ["instance_name"]);
+    assert!(server.world.store.puts.lock().is_empty());
+    server
+        .push(to("a/b", push(&[URN], &[], b"x")))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn p4_uris_are_allowed_by_their_beginning() {
+    let mut server = Server::new();
+    let permissions = &mut server.settings.permissions;
+    permissions.allow_uris = vec!["https://origin.example/".parse().unwrap()];
+    permissions.deny_uris = vec!["https://origin.example/no/".parse().unwrap()];
+    let secret = "https://user:hunter2@origin.example/no/a?sig=hunter2";
+    for (uri, setting) in [
+        (URN, "push.allow_uris"),
+        (MIRROR, "push.allow_uris"),
+        (secret, "push.deny_uris"),
+    ] {
+        let status = server
+            .push(push(&[HTTP, uri], &[], b"x"))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        let said = status.message();
+        assert!(said.contains(setting), "{said}");
+        assert!(
+            said.contains(&crate::asset::Uri::new(uri).redacted()),
+            "{said}"
+        );
+        assert!(!said.contains("hunter2") && !said.contains(HTTP), "{said}");
+    }
+    assert_eq!(
+        fields(server.push(PushBlobRequest::default()).await),
+        ["uris"]
+    );
+    // Decided before anything is asked of the cache.
+    server.world.store.gone.lock().insert(domain(b"x"));
+    let answer = server.push(push(&[URN], &[], b"x")).await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    server.push(push(&[HTTP], &[], b"y")).await.unwrap();
+}
+
+/// Scenarios 37 and 46: fetching and pushing are allowed apart.
+#[tokio::test]
+async fn p4_fetching_into_an_instance_is_a_right_of_its_own() {
+    let mut server = Server::new();
+    server.push(push(&[HTTP], &[], b"x")).await.unwrap();
+    server.settings.permissions.fetch_instances = instances(&["other"]);
+    server.push(push(&[URN], &[], b"x")).await.unwrap();
+    assert_eq!(digest(server.fetch(blob(&[HTTP], &[])).await), sha256(b"x"));
+    let status = server.fetch(blob(&[MIRROR], &[])).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("fetch.instances"), "{status}");
+    assert_eq!(server.world.fetcher.count(), 0);
+    // Nothing an origin could be asked for is merely not there.
+    let absent = server.fetch(blob(&["urn:absent"], &[])).await;
+    assert_eq!(inline(absent).0, Code::NotFound);
+    let mut elsewhere = blob(&[MIRROR], &[]);
+    elsewhere.instance_name = "other".into();
+    digest(server.fetch(elsewhere).await);
+    assert_eq!(server.world.fetcher.count(), 1);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! PEM files to rustls configurations.
 //!
-//! Not for: noticing that the files changed (`reload`).
-//! Called by: `reload`, `config` through [`super::Reloading`].
+//! Not for: noticing that the files changed (`net::reload`).
+//! Called by: `net::reload`, `config` through [`crate::net::Reloading`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

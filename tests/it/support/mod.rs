@@ -8,6 +8,7 @@ pub mod client;
 pub mod content;
 pub mod entries;
 pub mod logs;
+pub mod marks;
 pub mod origin;
 pub mod pki;
 pub mod poll;

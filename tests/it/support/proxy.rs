@@ -23,6 +23,7 @@ pub struct Proxy {
     data: Option<PathBuf>,
     origins: bool,
     log_level: &'static str,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Proxy {
@@ -35,6 +36,7 @@ impl Proxy {
             data: None,
             origins: true,
             log_level: "info",
+            variables: Vec::new(),
         }
     }
 
@@ -84,6 +86,12 @@ impl Proxy {
         self
     }
 
+    /// With an environment variable.
+    pub fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
     /// Without leave to fetch from loopback addresses.
     pub fn public_origins_only(mut self) -> Self {
         self.origins = false;
@@ -93,6 +101,7 @@ impl Proxy {
     fn spawn(&self, dir: &Path) -> Spawned {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
         command.env_clear().env("HOME", dir).env("TMPDIR", dir);
+        command.envs(self.variables.iter().copied());
         command
             .arg("serve")
             .args(["--listen".into(), self.listen.clone()]);
@@ -235,6 +244,15 @@ impl Running {
             .parse::<u64>()
             .unwrap()
             * 1024
+    }
+
+    /// What stands in the files it has open, deleted ones too.
+    pub fn open_files(&self) -> Vec<Vec<u8>> {
+        let pid = self.process.child.lock().unwrap().id();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let paths = open.map(|entry| entry.unwrap().path());
+        let files = paths.filter(|path| std::fs::metadata(path).is_ok_and(|m| m.is_file()));
+        files.filter_map(|path| std::fs::read(path).ok()).collect()
     }
 
     /// How many file descriptors are open.

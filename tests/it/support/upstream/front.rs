@@ -90,7 +90,10 @@ async fn answer(
     let call = Call {
         path: request.uri().path().to_owned(),
         metadata: request.headers().clone(),
+        messages: Arc::default(),
     };
+    let record = state.switches.lock().record;
+    let messages = call.messages.clone();
     let method = call.method().to_owned();
     let verdict = verdict(&state, &call);
     state.calls.lock().push(call);
@@ -103,7 +106,16 @@ async fn answer(
     if let Some(message) = verdict.raw {
         return Ok(raw(&message));
     }
-    let answered = routes.oneshot(request.map(Body::new)).await;
+    let request = request.map(|body| {
+        let heard = body.map_frame(move |frame| {
+            if let (true, Some(data)) = (record, frame.data_ref()) {
+                messages.lock().extend_from_slice(data);
+            }
+            frame
+        });
+        Body::new(heard)
+    });
+    let answered = routes.oneshot(request).await;
     Ok(answered.unwrap_or_else(|e| Status::internal(format!("{method}: {e}")).into_http()))
 }
 

@@ -215,8 +215,14 @@ impl Upstream {
         self.state.action_results.lock().insert(key.clone(), entry);
     }
 
-    /// Everything it holds and has heard, as one heap of bytes to search.
-    pub fn everything(&self) -> Vec<u8> {
+    /// Keeps what calls say, besides who calls.
+    pub fn record_messages(&self) {
+        self.switch(|s| s.record = true);
+    }
+
+    /// Everything it holds, and every message it recorded, as one heap of
+    /// bytes to search.
+    pub fn contents(&self) -> Vec<u8> {
         let mut heap = Vec::new();
         for (key, content) in self.blobs() {
             heap.extend_from_slice(format!("\n{key:?}\n").as_bytes());
@@ -227,7 +233,21 @@ impl Upstream {
             heap.extend_from_slice(&entry.encode_to_vec());
         }
         for call in self.calls() {
-            heap.extend_from_slice(format!("\n{call:?}\n").as_bytes());
+            heap.extend_from_slice(format!("\n{}\n", call.path).as_bytes());
+            heap.extend_from_slice(&call.messages.lock());
+        }
+        heap
+    }
+
+    /// The same and the metadata of every call, in full: its `Debug` form
+    /// leaves out what came marked as sensitive.
+    pub fn everything(&self) -> Vec<u8> {
+        let mut heap = self.contents();
+        for call in self.calls() {
+            for (name, value) in &call.metadata {
+                heap.extend_from_slice(format!("\n{} {name}: ", call.path).as_bytes());
+                heap.extend_from_slice(value.as_bytes());
+            }
         }
         heap
     }

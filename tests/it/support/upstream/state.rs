@@ -1,6 +1,7 @@
 //! What the cache holds, what it has heard and how it shall misbehave.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use assetgate::proto::rev2;
@@ -51,6 +52,8 @@ pub struct Call {
     /// `/package.Service/Method`
     pub path: String,
     pub metadata: HeaderMap,
+    /// The messages, framed, if they are recorded.
+    pub messages: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Call {
@@ -75,6 +78,7 @@ impl Call {
 pub(super) struct Switches {
     pub(super) functions: Vec<Function>,
     pub(super) completeness: bool,
+    pub(super) record: bool,
     pub(super) batch_limit: i64,
     pub(super) instances: Option<(Vec<String>, Code)>,
     pub(super) token: Option<(String, Code)>,
@@ -88,6 +92,7 @@ impl Default for Switches {
         Self {
             functions: vec![Function::Sha256],
             completeness: true,
+            record: false,
             batch_limit: 0,
             instances: None,
             token: None,

@@ -1,28 +1,28 @@
-//! Keeps a TLS configuration equal to its files: certificates are renewed
-//! while connections stay up.
+//! Keeps a value equal to the files it is read from: certificates and
+//! credentials are renewed while connections stay up.
 //!
 //! Not for: connections already made; they keep what they were made with.
-//! Called by: `server`, `upstream`, and whoever handles SIGHUP.
+//! Called by: `net::tls`, `upstream::credential`, `server`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::{ClientConfig, ServerConfig};
-
-use super::{ClientFiles, ServerFiles, TlsError};
 
 /// When and how large each file was; different means changed.
 type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
 
 /// A value read from files, and read again when they change.
 pub struct Reloading<T> {
+    /// What the files are, for the log.
+    what: &'static str,
     current: ArcSwap<T>,
     paths: Vec<PathBuf>,
     stamps: Mutex<Stamps>,
-    read: Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>,
+    read: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
 }
 
 impl<T> std::fmt::Debug for Reloading<T> {
@@ -33,38 +33,25 @@ impl<T> std::fmt::Debug for Reloading<T> {
     }
 }
 
-impl Reloading<ServerConfig> {
-    /// Reads a listener's files.
-    ///
-    /// # Errors
-    /// When they are missing, malformed or do not belong together.
-    pub fn server(files: ServerFiles) -> Result<Arc<Self>, TlsError> {
-        Self::new(files.paths(), move || files.read())
-    }
-}
-
-impl Reloading<ClientConfig> {
-    /// Reads the files for dialling an upstream.
-    ///
-    /// # Errors
-    /// When they are missing, malformed or do not belong together.
-    pub fn client(files: ClientFiles) -> Result<Arc<Self>, TlsError> {
-        Self::new(files.paths(), move || files.read())
-    }
-}
-
 impl<T> Reloading<T> {
-    fn new(
+    /// Reads the files for the first time. The texts of errors are logged:
+    /// they must not hold what the files do.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn new<E: Display + 'static>(
+        what: &'static str,
         paths: Vec<PathBuf>,
-        read: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
-    ) -> Result<Arc<Self>, TlsError> {
+        read: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, E> {
         // Stamped before they are read: a change in between is read once more.
         let stamps = stamps(&paths);
         Ok(Arc::new(Self {
+            what,
             current: ArcSwap::from_pointee(read()?),
             paths,
             stamps: Mutex::new(stamps),
-            read: Box::new(read),
+            read: Box::new(move || read().map_err(|error| error.to_string())),
         }))
     }
 
@@ -85,11 +72,11 @@ impl<T> Reloading<T> {
         match (self.read)() {
             Ok(value) => {
                 self.current.store(Arc::new(value));
-                tracing::info!(tls.files = ?self.paths, "TLS files changed and were read again");
+                tracing::info!(files = ?self.paths, "{} changed and were read again", self.what);
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "changed TLS files cannot be used; the old ones stay in use");
+                tracing::error!(%error, "changed {} cannot be used; the old ones stay in use", self.what);
                 false
             }
         }

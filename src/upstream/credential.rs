@@ -1,0 +1,312 @@
+//! The service's own credential: a file of metadata lines, carried by our own
+//! calls in place of the caller's metadata.
+//!
+//! No error made here quotes a line: what stands on the wrong side of a colon
+//! is as likely as not the secret.
+//! Not for: forwarded calls, which never carry it; who may borrow it
+//! (`config::checks`, `resolver::permission`).
+//! Called by: `config` (validation), `server`, `context.rs`.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+
+use super::quoted::secrets_of;
+use crate::net::Reloading;
+
+/// Servers take between 8 and 64 KiB of headers.
+const MAX_BYTES: u64 = 8 << 10;
+
+/// Earlier values that are still taken out of what a cache quotes: calls that
+/// began before the file changed may yet fail.
+const REMEMBERED: usize = 64;
+
+/// Metadata that gRPC or HTTP/2 sets, or that describes a call.
+const RESERVED: [&str; 14] = [
+    "te",
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "content-encoding",
+];
+
+const FORM: &str = "is not of the form `name: value`, as in `authorization: Bearer TOKEN`";
+
+/// Why a file is no credential. Holds nothing of what stands in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// It cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
+    /// It holds too much.
+    #[error("the file is larger than 8 KiB")]
+    TooLarge,
+    /// It is no text.
+    #[error("the file is not UTF-8 text")]
+    NotText,
+    /// No line says anything.
+    #[error("the file holds no metadata; write lines such as `authorization: Bearer TOKEN`")]
+    Empty,
+    /// Lines that cannot be used, counted from 1.
+    #[error("{}", lines(.0))]
+    Lines(Vec<(usize, String)>),
+}
+
+fn lines(bad: &[(usize, String)]) -> String {
+    let said: Vec<String> = bad
+        .iter()
+        .map(|(n, why)| format!("line {n} {why}"))
+        .collect();
+    said.join("; ")
+}
+
+/// A credential that follows its file.
+pub type ServiceCredential = Reloading<Credential>;
+
+impl Reloading<Credential> {
+    /// Reads the file, and again when it changes.
+    ///
+    /// # Errors
+    /// When it is missing or holds something else.
+    pub fn from_file(path: PathBuf) -> Result<Arc<Self>, CredentialError> {
+        let earlier = Mutex::new(VecDeque::new());
+        Self::new("credential files", vec![path.clone()], move || {
+            let mut credential = Credential::read(&path)?;
+            let mut earlier = earlier.lock();
+            let known = std::mem::take(&mut credential.secrets);
+            earlier.extend(known.iter().cloned());
+            while earlier.len() > REMEMBERED.max(known.len()) {
+                earlier.pop_front();
+            }
+            credential.secrets = earlier.iter().cloned().collect();
+            Ok(credential)
+        })
+    }
+}
+
+/// Metadata of our own calls. Shown nowhere.
+pub struct Credential {
+    metadata: MetadataMap,
+    /// The values, and those they replaced.
+    secrets: Vec<SecretString>,
+}
+
+impl Credential {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, CredentialError> {
+        let unreadable = |error: std::io::Error| CredentialError::Unreadable(error.to_string());
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        let mut some = file.take(MAX_BYTES + 1);
+        some.read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(CredentialError::TooLarge);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| CredentialError::NotText)?;
+        Self::parse(&SecretString::from(text))
+    }
+
+    fn parse(text: &SecretString) -> Result<Self, CredentialError> {
+        let mut metadata = MetadataMap::new();
+        let (mut seen, mut bad) = (HashMap::new(), Vec::new());
+        for (index, line) in text.expose_secret().lines().enumerate() {
+            let (number, line) = (index + 1, line.trim());
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            match entry(line) {
+                Err(why) => bad.push((number, why)),
+                Ok((key, value)) => match seen.insert(key.clone(), number) {
+                    Some(first) => bad.push((number, format!("has the name of line {first}"))),
+                    None => drop(metadata.insert(key, value)),
+                },
+            }
+        }
+        if !bad.is_empty() {
+            return Err(CredentialError::Lines(bad));
+        }
+        if metadata.is_empty() {
+            return Err(CredentialError::Empty);
+        }
+        let secrets = secrets_of(&metadata).into_iter().map(SecretString::from);
+        Ok(Self {
+            secrets: secrets.collect(),
+            metadata,
+        })
+    }
+
+    pub(super) fn metadata(&self) -> &MetadataMap {
+        &self.metadata
+    }
+
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(|secret| secret.expose_secret())
+    }
+}
+
+/// One line, without saying what stood there.
+fn entry(line: &str) -> Result<(AsciiMetadataKey, AsciiMetadataValue), String> {
+    let (name, value) = line.split_once(':').ok_or(FORM)?;
+    let name = name.to_ascii_lowercase();
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if name.is_empty() || !name.bytes().all(legal) {
+        return Err(
+            "begins with what is no name of metadata: letters, digits, `_`, `.` and `-`, \
+                    directly before the `:`"
+                .to_owned(),
+        );
+    }
+    if name.ends_with("-bin") {
+        return Err(
+            "has a name that ends in `-bin`: binary metadata cannot be written here, \
+                    and what describes a call is set by Assetgate"
+                .to_owned(),
+        );
+    }
+    if name.starts_with("grpc-") {
+        return Err("has a name that begins with `grpc-`: those are gRPC's own".to_owned());
+    }
+    if let Some(reserved) = RESERVED.iter().find(|reserved| **reserved == name) {
+        return Err(format!("sets `{reserved}`, which belongs to the transport"));
+    }
+    let value = value.trim();
+    if value.is_empty() {
+        return Err("has no value after the `:`".to_owned());
+    }
+    let visible = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+    let parsed = visible.then(|| AsciiMetadataValue::try_from(value).ok());
+    let key = AsciiMetadataKey::from_bytes(name.as_bytes()).ok();
+    match (key, parsed.flatten()) {
+        (Some(key), Some(mut value)) => {
+            // Not to be logged, nor kept in HPACK's table.
+            value.set_sensitive(true);
+            Ok((key, value))
+        }
+        _ => Err("has a value with other characters than visible ASCII and spaces".to_owned()),
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({} entries withheld)", self.metadata.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Credential, CredentialError> {
+        Credential::parse(&SecretString::from(text.to_owned()))
+    }
+
+    #[test]
+    fn lines_comments_and_several_names() {
+        let text = "# for the cache\r\n\r\nAuthorization: Bearer a:b c\r\n  x-api-key:k3y \n";
+        let credential = parse(text).unwrap();
+        let metadata = credential.metadata();
+        assert_eq!(metadata.len(), 2);
+        assert_eq!(metadata.get("authorization").unwrap(), "Bearer a:b c");
+        assert_eq!(metadata.get("x-api-key").unwrap(), "k3y");
+        assert!(metadata.get("x-api-key").unwrap().is_sensitive());
+        assert!(!format!("{credential:?} {metadata:?}").contains("k3y"));
+    }
+
+    #[test]
+    fn bad_lines_are_told_by_number_and_never_quoted() {
+        let bad = |text: &str| {
+            let said = parse(text).unwrap_err().to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+            said
+        };
+        for (text, said) in [
+            ("hunter2", "line 1 is not of the form"),
+            ("# c\n\nBearer hunter2", "line 3 is not of the form"),
+            ("Bearer hunter2: x", "line 1 begins with what is no name"),
+            (": hunter2", "line 1 begins with what is no name"),
+            ("authorization : hunter2", "no name"),
+            (
+                "x-token-bin: hunter2",
+                "line 1 has a name that ends in `-bin`",
+            ),
+            (
+                "build.bazel.remote.execution.v2.requestmetadata-bin: hunter2",
+                "what describes a call is set by Assetgate",
+            ),
+            ("grpc-timeout: hunter2", "`grpc-`"),
+            ("TE: hunter2", "sets `te`"),
+            ("user-agent: hunter2", "sets `user-agent`"),
+            ("authorization:  ", "line 1 has no value"),
+            ("authorization: hunter2\u{e9}", "visible ASCII"),
+            ("authorization: hun\tter2 hunter2", "visible ASCII"),
+            ("a: hunter2\nA: hunter2", "line 2 has the name of line 1"),
+        ] {
+            assert!(bad(text).contains(said), "{text:?}: {}", bad(text));
+        }
+        assert_eq!(
+            bad("x hunter2\na: b\nte: hunter2").matches("line ").count(),
+            2,
+            "everything at once"
+        );
+        assert_eq!(bad("# nothing\n"), CredentialError::Empty.to_string());
+    }
+
+    #[test]
+    fn files_that_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("credential");
+        let read = |content: &[u8]| {
+            std::fs::write(&file, content).unwrap();
+            Credential::read(&file).unwrap_err()
+        };
+        assert_eq!(read(b"a: \xff"), CredentialError::NotText);
+        assert_eq!(read(&vec![b'a'; 9000]), CredentialError::TooLarge);
+        for none in [dir.path().join("none"), dir.path().to_owned()] {
+            let error = Credential::read(&none).unwrap_err();
+            assert!(matches!(error, CredentialError::Unreadable(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_used_a_bad_one_is_not_and_old_secrets_stay_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("credential");
+        std::fs::write(&file, "authorization: Bearer the-first-one").unwrap();
+        let credential = ServiceCredential::from_file(file.clone()).unwrap();
+        let value = || {
+            let metadata = credential.current().metadata().clone();
+            metadata
+                .get("authorization")
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
+        std::fs::write(&file, "nonsense").unwrap();
+        assert!(!credential.reload_if_changed());
+        assert_eq!(value(), "Bearer the-first-one");
+        std::fs::write(&file, "authorization: Bearer the-second-token").unwrap();
+        assert!(credential.reload_if_changed());
+        assert_eq!(value(), "Bearer the-second-token");
+        let current = credential.current();
+        let secrets: Vec<&str> = current.secrets().collect();
+        assert!(secrets.contains(&"the-first-one") && secrets.contains(&"the-second-token"));
+    }
+}
