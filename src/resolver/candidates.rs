@@ -29,6 +29,8 @@ pub(super) struct Extent<'a> {
     pub(super) settings: &'a Settings,
     /// By URI: whether content an origin served before may answer.
     pub(super) fetched: &'a [bool],
+    /// Whether what another server left may be taken over, which writes.
+    pub(super) migrate: bool,
 }
 
 /// All candidates, in waves.
@@ -39,7 +41,7 @@ pub(super) fn waves(query: &Query, extent: Extent<'_>) -> Vec<Vec<Candidate>> {
         let space = |uri, qualifiers| KeySpace::Subset { uri, qualifiers };
         waves.push(by_uri(query, Outcome::HitSubset, space));
     }
-    if extent.settings.migrate {
+    if extent.migrate {
         let space = |uri, qualifiers| KeySpace::Migrated { uri, qualifiers };
         waves.push(by_uri(query, Outcome::HitMigrated, space));
     }

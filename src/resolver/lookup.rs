@@ -83,9 +83,12 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let fetched: Vec<bool> = uris
             .map(|index| self.may_be_fetched(query, index))
             .collect();
+        let settings = &self.shared.settings;
+        let instance = &query.request.scope.instance;
         let extent = Extent {
-            settings: &self.shared.settings,
+            settings,
             fetched: &fetched,
+            migrate: settings.migrate && settings.permissions.check_fetch(instance).is_ok(),
         };
         waves(query, extent)
     }

@@ -21,7 +21,7 @@ use tonic::{Response, Status};
 
 use crate::support::answer::says;
 use crate::support::content::noise;
-use crate::support::marks::{CACHE, MARKS, ORIGIN, assert_none, files, find};
+use crate::support::marks::{CACHE, MARKS, ORIGIN, SIGNING, assert_none, files, find};
 use crate::support::origin::Serving;
 use crate::support::{
     Client, Code, Dir, Fetching as _, Function, Gate, Origin, Proxy, Qualified, Reply, Running,
@@ -300,9 +300,20 @@ async fn assert_unmarked(proxy: &Running, told: &Told) {
     }
 }
 
-fn spooling(spool: &Path, more: &str) -> String {
-    let spool = spool.display();
-    format!("[fetch]\nmemory = \"1MiB\"\nspool_dir = \"{spool}\"\n{more}")
+fn spooling(spool: &Path, keys: &Path, more: &str) -> String {
+    let (spool, keys) = (spool.display(), keys.display());
+    format!(
+        "[fetch]\nmemory = \"1MiB\"\nspool_dir = \"{spool}\"\n\
+         [references]\nmac_key = \"{keys}\"\n{more}"
+    )
+}
+
+/// A file with a key that signs references, and its directory.
+fn signing() -> (TempDir, std::path::PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("keys");
+    std::fs::write(&file, format!("{SIGNING}-0123456789abcdef\n")).unwrap();
+    (dir, file)
 }
 
 /// A status that repeats what the cache was shown, wherever it may.
@@ -365,7 +376,8 @@ async fn over_a_remote_cache(proxy: Proxy, more: &str, service: &str) {
     let origin = origin(&gate).await;
     let cache = Upstream::start();
     cache.record_messages();
-    let proxy = proxy.config(spooling(spool.path(), more));
+    let (_dir, keys) = signing();
+    let proxy = proxy.config(spooling(spool.path(), &keys, more));
     let proxy = proxy.upstream(&cache).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     let client = authenticated(&client);
@@ -384,7 +396,8 @@ async fn over_a_remote_cache(proxy: Proxy, more: &str, service: &str) {
     refusals(&client, &origin, &cache, service, &mut told).await;
     assert_unmarked(&proxy, &told).await;
     assert_none("the cache", &cache.contents(), &MARKS);
-    assert_none("what the cache was shown", &cache.everything(), &[ORIGIN]);
+    let shown = [ORIGIN, SIGNING];
+    assert_none("what the cache was shown", &cache.everything(), &shown);
 }
 
 #[tokio::test]
@@ -410,7 +423,8 @@ async fn l7_p4_no_secret_lands_in_the_embedded_cache() {
         TempDir::new().unwrap(),
     );
     let origin = origin(&gate).await;
-    let proxy = Proxy::new().config(spooling(spool.path(), ""));
+    let (_dir, keys) = signing();
+    let proxy = Proxy::new().config(spooling(spool.path(), &keys, ""));
     let proxy = proxy.data_dir(data.path()).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     let client = authenticated(&client);

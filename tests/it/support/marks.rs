@@ -10,8 +10,10 @@ pub const ORIGIN: &str = "hunter2swordfish";
 /// Stands in every secret meant for the cache: the caller's metadata and the
 /// service's credential.
 pub const CACHE: &str = "correcthorsebattery";
+/// Stands in the keys that sign references.
+pub const SIGNING: &str = "zanzibarquetzalcoatl";
 /// All of them. Whoever adds a kind of secret adds its mark.
-pub const MARKS: [&str; 2] = [ORIGIN, CACHE];
+pub const MARKS: [&str; 3] = [ORIGIN, CACHE, SIGNING];
 
 /// Base64 of `mark` as it reads at one of the three places it may begin at.
 fn base64(mark: &str, before: usize) -> [String; 2] {
