@@ -28,7 +28,7 @@ J
 # suite PHASE [ARGUMENT...]: a phase that fails is told and counted; one that breaks ends the script.
 suite() {
   local code=0 out=$WORK/phase.txt
-  timeout --kill-after=10 "${LIMIT:-120}" "$PYTHON_GRPC" "$TESTS/matrix/main.py" "$STUBS" "$SETTINGS" "$@" >"$out" 2>&1 || code=$?
+  timeout --kill-after=10 "${LIMIT:-120}" "$PYTHON_GRPC" -B "$TESTS/matrix/main.py" "$STUBS" "$SETTINGS" "$@" >"$out" 2>&1 || code=$?
   cat "$out"
   CHECKS=$((CHECKS + $(grep -c '^   ok ' "$out" || true)))
   FAILED=$((FAILED + $(grep -c '^   FAIL ' "$out" || true)))

@@ -177,9 +177,19 @@ def directory(files=(), directories=()):
 
 
 def exact_key(uri, qualifiers=(), kind="blob"):
-    """Salt and digest of the Action under which Assetgate keeps a pushed asset: format version 1 of its README."""
+    """Where Assetgate keeps a pushed asset."""
+    return action_of("E", kind, uri.encode(), qualifiers=qualifiers)
+
+
+def checksum_key(data):
+    """Where Assetgate keeps a download that a sha256 checksum pins."""
+    return action_of("X", "blob", b"sha256", hashlib.sha256(data).digest())
+
+
+def action_of(space, kind, *what, qualifiers=()):
+    """Salt and digest of the Action that is the key: format version 1, which is public."""
     pairs = sorted(dict(qualifiers).items())
-    fields = [b"asset-ref", b"1", b"", b"E", kind.encode(), b"", b"SHA256", b"0", uri.encode(), str(len(pairs)).encode()]
+    fields = [b"asset-ref", b"1", b"", space.encode(), kind.encode(), b"", b"SHA256", b"0", *what, str(len(pairs)).encode()]
     for name, value in pairs:
         fields += [name.encode(), value.encode()]
     salt = hashlib.sha256(b"".join(len(f).to_bytes(4, "big") + f for f in fields)).digest()

@@ -9,7 +9,7 @@ import time
 from build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 
 from checks import Code, case
-from client import EMPTY, digest_of, exact_key, now
+from client import EMPTY, checksum_key, digest_of, exact_key, now
 from pushing import missing_said, sri, tree_of
 
 BLOB, DIRECTORY, REFERENCE, PINS, RESTART = "blob evicted", "directory evicted", "reference evicted", "references kept", "restart"
@@ -45,11 +45,11 @@ class State:
         return {k: reapi.Digest(hash=v[0], size_bytes=v[1]) if isinstance(v, list) else v for k, v in facts.items()}
 
 
-def hold(m, uri, kind="blob", then=None):
+def hold(m, keys, then=None):
     """Keeps the Trees an entry names. `then` is what happens to the entry in the second round: kept or evicted."""
-    salt, key = exact_key(uri, kind=kind)
+    salt, key = keys
     entry = m.cache.entry(key)
-    m.true(entry is not None, f"{uri} has no entry under the key of format version 1")
+    m.true(entry is not None, "the entry is not under the key of format version 1")
     # BuildGrid keeps entries in its CAS.
     itself = digest_of(entry.SerializeToString())
     m.state.keep(*(d.tree_digest for d in entry.output_directories), *([] if m.cache.missing([itself]) else [itself]))
@@ -65,7 +65,7 @@ def push(m, name, then=None, **more):
     uri, d = m.uri(name), m.stored()
     m.a.push_blob([uri], d, **more)
     m.ok(m.a.blob([uri]), d)
-    hold(m, uri, then=then)
+    hold(m, exact_key(uri), then)
     m.state.keep(d)
     m.state.note(name, uri=uri, d=d)
     return uri, d
@@ -75,7 +75,7 @@ def push_tree(m, name, victim):
     uri, tree = m.uri(name), tree_of(m, m.a)
     m.a.push_directory([uri], tree["root"])
     m.ok_tree(m.a.directory([uri]), tree["root"])
-    hold(m, uri, "directory", None if victim else KEPT)
+    hold(m, exact_key(uri, kind="directory"), None if victim else KEPT)
     m.state.keep(tree["root"], *tree["directories"], *tree["files"])
     if victim is not None:
         m.state.evict(victim(tree))
@@ -86,7 +86,7 @@ def push_tree(m, name, victim):
 # ---- content ----
 
 
-@case("H2", BLOB, "recorded", "before")
+@case("H2", BLOB, "recorded: pushed blobs to evict, and one to keep", "before")
 def blobs(m):
     for name in "lost", "pushed again":
         _, d = push(m, name, expire=now() + 3600)
@@ -94,7 +94,7 @@ def blobs(m):
     push(m, "control", KEPT)
 
 
-@case("12", BLOB, "fetched", "before")
+@case("12", BLOB, "recorded: downloads to evict", "before")
 def downloads(m):
     for name, qualified in ("pinned", True), ("loose", False):
         url, data = m.file(500)
@@ -103,7 +103,7 @@ def downloads(m):
         m.state.note(name, url=url, d=digest_of(data), sri=sri(data), asked=m.asked(url))
 
 
-@case("D4", DIRECTORY, "recorded", "before")
+@case("D4", DIRECTORY, "recorded: directories to lose a leaf, a middle, a root, a file", "before")
 def trees(m):
     push_tree(m, "no leaf", lambda t: t["directories"][0])
     push_tree(m, "no middle", lambda t: t["directories"][1])
@@ -112,7 +112,7 @@ def trees(m):
     push_tree(m, "whole", None)
 
 
-@case("41", PINS, "recorded", "before")
+@case("41", PINS, "recorded: pushes to lose what they reference", "before")
 def pins(m):
     one, tree = m.stored(), tree_of(m, m.a)
     push(m, "pinned blob", blobs=[one, EMPTY])
@@ -125,24 +125,25 @@ def pins(m):
     m.state.keep(other, whole["root"], *whole["directories"], *whole["files"])
 
 
-@case("P10", REFERENCE, "recorded", "before")
+@case("P10", REFERENCE, "recorded: a push of two URIs to lose one", "before")
 def references(m):
     uri, second, d = m.uri("forgotten"), m.uri("second"), m.stored()
     m.a.push_blob([uri, second], d)
-    hold(m, uri, then=EVICTED)
-    hold(m, second, then=KEPT)
+    hold(m, exact_key(uri), EVICTED)
+    hold(m, exact_key(second), KEPT)
     m.state.keep(d)
     m.state.note("forgotten", uri=uri, second=second, d=d)
 
 
-@case("42", RESTART, "recorded", "before")
+@case("42", RESTART, "recorded: an overwritten push and a download to keep", "before")
 def overwritten(m):
     uri, first, second = m.uri("overwritten"), m.stored(), m.stored()
     m.a.push_blob([uri], first)
     m.b.push_blob([uri], second)
-    hold(m, uri, then=KEPT)
+    hold(m, exact_key(uri), KEPT)
     url, data = m.file(300)
     m.ok(m.a.blob([url], {"checksum.sri": sri(data)}), digest_of(data))
+    hold(m, checksum_key(data), KEPT)
     m.state.keep(second, digest_of(data))
     m.state.note("overwritten", uri=uri, d=second, url=url, data=digest_of(data), sri=sri(data))
 
