@@ -101,10 +101,24 @@ writable() {
   suite restarted
 }
 
+# unseen WHAT TEXT PATH...
+unseen() {
+  local what=$1 text=$2 path seen=
+  shift 2
+  for path in "$@"; do
+    [ ! -e "$path" ] || seen+=$(grep -rlaF -- "$text" "$path" || true)
+  done
+  if [ -z "$seen" ]; then ok "$CACHE_KIND $what"; else
+    printf '   FAIL %s %s: %s\n' "$CACHE_KIND" "$what" "$seen"
+    FAILED=$((FAILED + 1))
+  fi
+}
+
 one_cache() {
   export CAS_MIB=48 AC_REFS=1500
   [ "$1" != bb_storage_sharded ] || CAS_MIB=96
   rm -rf "$WORK/data" "$WORK/data-b"
+  rm -f "$LOGS"/{a,b,no_push,cache}.log # checks look into them
   start_cache "$1"
   gates_up
   case $1 in
@@ -114,6 +128,8 @@ one_cache() {
   esac
   gates_down
   halt cache
+  unseen "no credential in logs or in the cache's files" matrix-secret "$LOGS" "$WORK/data" "$CACHE_DIR"
+  unseen "no panic in the logs" panicked "$LOGS"
   suite row >/dev/null
   cat "$WORK/phase.txt" >>"$WORK/table.md"
 }

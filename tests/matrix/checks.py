@@ -4,7 +4,6 @@ import concurrent.futures
 import json
 import random
 import re
-import sys
 import time
 import traceback
 import urllib.request
@@ -14,7 +13,7 @@ import grpc
 from grpc_status import rpc_status
 from google.rpc import error_details_pb2
 
-from client import Server, digest_of, tell
+from client import Server, tell
 
 Code = grpc.StatusCode
 AT_ONCE = 4  # cases running at a time; most wait, for a clock or for the cache
@@ -175,5 +174,4 @@ def run_phase(phase, matrix, results):
             print(f"   ok   {text}" if why is None else f"   FAIL {text}: {why}", flush=True)
             out.write(json.dumps({"id": id_, "column": column, "ok": why is None, "note": note, "why": why,
                                   "seconds": round(seconds, 2)}) + "\n")  # fmt: skip
-    sys.stdout.flush()
     return failures

@@ -8,7 +8,7 @@ from build.bazel.remote.asset.v1 import remote_asset_pb2 as asset
 
 from checks import Code, case
 from client import EMPTY, digest_of, now
-from pushing import sri, tree_of
+from pushing import SECRET, sri, tree_of
 
 FETCH, HABITS, EXPIRY = "fetch", "clients", "expiry"
 WRONG = "sha256-" + "A" * 43 + "="
@@ -41,7 +41,7 @@ def u7(m):
 def s28(m):
     url, data = m.file()
     q = pinned(data) | {"bazel.canonical_id": "one"}
-    for token in "matrix-secret-1", "matrix-secret-2":
+    for token in SECRET + "-1", SECRET + "-2":
         m.ok(m.a.blob([url], q | {"http_header:Authorization": token}), digest_of(data))
         m.ok(m.a.blob([url], q | {"http_header_url:0:X-Token": token}), digest_of(data))
     m.same("requests of the origin", 1, m.asked(url))
