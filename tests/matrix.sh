@@ -116,7 +116,11 @@ unseen() {
 
 one_cache() {
   export CAS_MIB=48 AC_REFS=1500
-  [ "$1" != bb_storage_sharded ] || CAS_MIB=96
+  case $1 in
+    # Blobs of some MiB must be few beside a block, which is an eighth of a shard: a block goes as a whole.
+    bb_storage_sharded) CAS_MIB=160 ;;
+    bb_storage*) CAS_MIB=96 ;;
+  esac
   rm -rf "$WORK/data" "$WORK/data-b"
   rm -f "$LOGS"/{a,b,no_push,cache}.log # checks look into them
   start_cache "$1"
