@@ -9,7 +9,7 @@ import time
 from build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from google.rpc import error_details_pb2
 
-from checks import Code, case
+from checks import Code, Failed, case
 from client import EMPTY, digest_of, directory, exact_key, now, tell
 
 PUSH, OVER, EXPIRY, SUBSET, REPLICAS = "push", "overwrite", "expiry", "subset", "replicas"
@@ -231,8 +231,8 @@ def p3(m):
         for some in itertools.combinations(THREE.items(), n):
             try:
                 m.ok(m.b.blob([urn], some), d)
-            except Exception as e:
-                raise type(e)(f"fetch with {dict(some)}: {e}") from None
+            except Failed as e:
+                raise Failed(f"fetch with {dict(some)}: {e}") from None
 
 
 @case("P3", SUBSET, "an exact match is preferred to a subset of a later push; the latest push answers subsets")
