@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Real BuildStream through one Assetgate address that is its artifact cache and its source cache.
 #
-#   tests/buildstream.sh embedded|casd|bb_storage
+#   tests/buildstream.sh embedded|casd|bazel_remote|bb_storage
 #
 # One client builds and pushes, an empty one pulls. bst exits with 0 when it had to drop a server, so only its
 # "Pushed ..." and "Pulled ..." lines count, and Assetgate's own counters.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
-kind=${1:?usage: buildstream.sh embedded|casd|bb_storage}
+kind=${1:?usage: buildstream.sh embedded|casd|bazel_remote|bb_storage}
 needs "$BST" buildstream
 needs bwrap apt
 
@@ -50,6 +50,11 @@ evict() {
       halt cache
       rm -rf "$CACHE_DIR/cas/objects"
       start_cache casd "${CACHE_ADDRESS##*:}"
+      ;;
+    bazel_remote) # knows its files from when it starts
+      halt cache
+      find "$CACHE_DIR/cas.v2" -type f -delete
+      start_cache bazel_remote "${CACHE_ADDRESS##*:}"
       ;;
     bb_storage) # holds everything in memory, so this takes the references away as well
       halt cache

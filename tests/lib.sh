@@ -169,6 +169,7 @@ json() { python3 -c 'import json,sys; v=json.load(open(sys.argv[1]))[sys.argv[2]
 # ---- caches ----------------------------------------------------------------------------------------------
 
 # start_cache KIND [PORT]: sets CACHE_KIND, CACHE_ADDRESS (empty: embedded) and CACHE_ARGS for Assetgate.
+#   CAS_MIB=N AC_REFS=N    small caches forget what is not used
 start_cache() {
   local port
   CACHE_KIND=$1 CACHE_DIR=$WORK/cache-$1 CACHE_ADDRESS='' CACHE_ARGS=(--data-dir "$WORK/data")
@@ -177,15 +178,19 @@ start_cache() {
   mkdir -p "$CACHE_DIR"
   CACHE_ADDRESS=127.0.0.1:$port CACHE_ARGS=(--upstream "grpc://127.0.0.1:$port" --data-dir "$WORK/data")
   case $1 in
-    buildgrid)
-      needs "$BGD" buildgrid
-      sed "s#@ADDRESS@#$CACHE_ADDRESS#" "$TESTS/peers/buildgrid/buildgrid-memory.yml" >"$WORK/buildgrid.yml"
-      spawn cache "$BGD" server start "$WORK/buildgrid.yml"
-      ;;
-    bb_storage)
+    buildgrid) start_buildgrid memory ;;
+    buildgrid_write_once) start_buildgrid write-once ;;
+    buildgrid_no_updates) start_buildgrid no-updates ;;
+    bb_storage | bb_storage_*)
       needs "$BB_STORAGE" bb_storage
-      spawn cache env LISTEN="$CACHE_ADDRESS" COMPLETENESS="${COMPLETENESS:-1}" AC_WRITES="${AC_WRITES:-1}" \
-        SHARDS="${SHARDS:-1}" CAS_MIB="${CAS_MIB:-256}" ZSTD="${ZSTD:-0}" \
+      local COMPLETENESS=${COMPLETENESS:-1} AC_WRITES=${AC_WRITES:-1} SHARDS=${SHARDS:-1}
+      case $1 in
+        bb_storage_unchecked) COMPLETENESS=0 ;;
+        bb_storage_sharded) SHARDS=2 ;;
+        bb_storage_read_only) AC_WRITES=0 ;;
+      esac
+      spawn cache env LISTEN="$CACHE_ADDRESS" COMPLETENESS="$COMPLETENESS" AC_WRITES="$AC_WRITES" \
+        SHARDS="$SHARDS" CAS_MIB="${CAS_MIB:-256}" ZSTD="${ZSTD:-0}" \
         "$BB_STORAGE" "$TESTS/peers/buildbarn/storage.jsonnet"
       ;;
     bazel_remote)
@@ -199,9 +204,17 @@ start_cache() {
       # shellcheck disable=SC2086 # CASD_FLAGS is a list of words
       spawn cache "$(casd_path)" --bind "$CACHE_ADDRESS" --log-level warning ${CASD_FLAGS:-} "$CACHE_DIR"
       ;;
-    *) fail "no cache is called '$1'; there are: embedded buildgrid bb_storage bazel_remote casd" ;;
+    *) fail "no cache is called '$1'; there are: embedded casd buildgrid buildgrid_write_once buildgrid_no_updates \
+bazel_remote bb_storage bb_storage_unchecked bb_storage_sharded bb_storage_read_only" ;;
   esac
   wait_for 60 cache listening "$port"
+}
+
+start_buildgrid() {
+  needs "$BGD" buildgrid
+  sed -e "s#@ADDRESS@#$CACHE_ADDRESS#" -e "s#@CAS_MIB@#${CAS_MIB:-512}#" -e "s#@AC_REFS@#${AC_REFS:-4096}#" \
+    "$TESTS/peers/buildgrid/buildgrid-$1.yml" >"$WORK/buildgrid.yml"
+  spawn cache "$BGD" server start "$WORK/buildgrid.yml"
 }
 
 # ---- Assetgate -------------------------------------------------------------------------------------------

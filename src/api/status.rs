@@ -308,6 +308,17 @@ fn origin(failure: &Failure, message: &str) -> Verdict {
     }
 }
 
+/// Words of the cache, and what they mean for whoever pushes: most caches say
+/// no more than that something is denied.
+fn cache_said(code: Code, method: &str, error: &upstream::Error) -> String {
+    match (code, method) {
+        (Code::PermissionDenied | Code::Unauthenticated, "UpdateActionResult") => format!(
+            "{error}; references are entries of the Action Cache, and it takes none from this caller"
+        ),
+        _ => error.to_string(),
+    }
+}
+
 /// The cache's own code, with its details, if it answered; never inside the
 /// answer, as clients do not retry those.
 fn cache(error: &upstream::Error) -> Verdict {
@@ -324,7 +335,7 @@ fn cache(error: &upstream::Error) -> Verdict {
             let fits = status.details().len() <= MAX_DETAILS;
             let verdict = Verdict {
                 passed_on: if fits { theirs.details } else { Vec::new() },
-                ..Verdict::new(code, error)
+                ..Verdict::new(code, cache_said(code, method, error))
             };
             let unavailable = status.code() == Code::Unavailable;
             if unavailable && status.get_details_retry_info().is_none() {

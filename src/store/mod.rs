@@ -9,6 +9,7 @@ mod content;
 mod encoding;
 mod mac;
 mod migrate;
+mod overwrite;
 mod presence;
 mod probe;
 mod record;

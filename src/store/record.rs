@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::action_cache::ActionCacheStore;
 use super::content::{self, Content};
 use super::encoding::{EncodedKey, Outputs, encode_entry, same_payload};
-use super::{Carrier, Error};
+use super::{Carrier, Error, overwrite};
 use crate::asset::{AssetKey, AssetReference, KeySpace};
 use crate::digest::{Digest, Scope};
 use crate::proto::rev2;
@@ -123,9 +123,13 @@ impl Record<'_> {
         cache.write_blobs(context, at, blob).await?;
         let action = &key.1.action.0;
         let sent = entry.clone();
-        let answer = cache
-            .update_action_result(context, at, action, entry)
-            .await?;
+        let answer = cache.update_action_result(context, at, action, entry);
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return overwrite::judge(cache, context, (at, action), &sent, error).await;
+            }
+        };
         match same_payload(at.function, &sent, &answer) {
             Some(true) => return Ok(()),
             Some(false) if self.is_superseded(key, &answer).await? => return Ok(()),

@@ -32,6 +32,7 @@ pub(crate) struct State {
     pub(crate) refuse_updates: bool,
     pub(crate) refuse_cas_writes: bool,
     pub(crate) first_writer_wins: bool,
+    pub(crate) refuse_overwrites_with: Option<tonic::Code>,
     pub(crate) loses_root_digest: bool,
     pub(crate) empty_update_answer: bool,
     /// Fails the n-th Action Cache write from now on.
@@ -274,6 +275,10 @@ impl rev2::action_cache_server::ActionCache for Double {
         state.updates.push(key.clone());
         if state.refuse_updates || state.fail_update == Some(state.updates.len()) {
             return Err(Status::permission_denied("read only"));
+        }
+        let overwrites = state.entries.contains_key(&key);
+        if let Some(code) = state.refuse_overwrites_with.filter(|_| overwrites) {
+            return Err(Status::new(code, "taken"));
         }
         let stored = if state.first_writer_wins {
             state.entries.entry(key).or_insert(entry).clone()

@@ -211,6 +211,27 @@ fn the_caches_own_details_are_passed_on() {
 }
 
 #[test]
+fn a_cache_that_takes_no_references_is_told_as_one() {
+    let said = |code, method| {
+        let status = Status::new(code, "denied");
+        let verdict = Verdict::from(&cache(upstream::Error::from_status(method, status)));
+        let tells = verdict.message().contains("references are entries");
+        (verdict.code, tells)
+    };
+    let update = "UpdateActionResult";
+    assert_eq!(said(Code::Unimplemented, update).0, Code::PermissionDenied);
+    for code in [
+        Code::PermissionDenied,
+        Code::Unauthenticated,
+        Code::Unimplemented,
+    ] {
+        assert!(said(code, update).1, "{code}");
+        assert!(!said(code, "FindMissingBlobs").1, "{code}");
+    }
+    assert!(!said(Code::Unavailable, update).1);
+}
+
+#[test]
 fn a_uri_is_named_once_and_redacted() {
     let uris = [Uri::new("https://u:p@h/a"), Uri::new("https://h/b")];
     let verdict = Verdict::from(&not_found("gone"));

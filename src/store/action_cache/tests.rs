@@ -237,6 +237,30 @@ async fn a_cache_that_keeps_another_entry_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_cache_that_takes_each_entry_once_is_told_from_one_that_fails() {
+    let double = Double::new();
+    let keys = [key(AssetKind::Blob, "urn:a")];
+    let [first, second] = ["first", "second"].map(|b| reference(AssetKind::Blob, &double.put(b)));
+    let push = async |reference| match store(&double).put(&ctx(), &keys, reference).await {
+        Err(Error::Upstream(error)) => error.code(),
+        other => other.map(|()| None).unwrap(),
+    };
+    for code in [tonic::Code::Internal, tonic::Code::AlreadyExists] {
+        double.set(|s| s.entries.clear());
+        double.set(|s| s.refuse_overwrites_with = Some(code));
+        put(&double, &keys, &first).await;
+        // A write of which only the answer got lost.
+        put(&double, &keys, &first).await;
+        let refused = push(&second).await;
+        assert_eq!(refused, Some(tonic::Code::FailedPrecondition));
+        assert_eq!(get(&double, &keys[0]).await, hit(&first));
+    }
+    // A cache that fails, whatever it holds, is passed on as it is.
+    double.set(|s| s.refuse_overwrites_with = Some(tonic::Code::Unavailable));
+    assert_eq!(push(&second).await, Some(tonic::Code::Unavailable));
+}
+
+#[tokio::test]
 async fn a_push_of_what_is_not_there_is_refused_and_stores_nothing() {
     let double = Double::new();
     let absent = sha256(b"absent");
