@@ -34,6 +34,7 @@ mod stalls;
 mod target;
 mod transport_error;
 mod tree;
+mod unary;
 mod upkeep;
 mod upload;
 mod watch;
