@@ -11,6 +11,7 @@ mod fetch;
 mod health;
 mod limits;
 mod push;
+mod services;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use caller::Caller;
 use convert::Invalid;
 use status::Verdict;
 
+pub use services::Services;
 pub use status::{ErrorMode, ErrorSettings};
 
 use crate::asset::{AssetKind, Uri};
@@ -51,22 +53,22 @@ pub fn reflection() -> Result<Routes, tonic_reflection::server::Error> {
     Ok(routes)
 }
 
-/// Every native service: those in `reflection`, Fetch, Push and health. The
-/// caller adds the fallback that forwards.
-pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
+/// Every native service: those in `reflection`, Fetch, Push and health.
+pub fn services<S: AssetStore, F: Fetcher, A: Announce>(
     reflection: Routes,
     resolver: Resolver<S, F, A>,
     errors: ErrorSettings,
     drain: Drain,
     upstream: Upstream,
-) -> Routes {
+) -> Services<S, F, A> {
     let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
     let fetch = fetch::FetchService::new(resolver.clone(), errors);
     let push = push::PushService::new(resolver);
-    reflection
-        .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(health.into_server())
+    Services {
+        fetch: FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE),
+        push: PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE),
+        others: reflection.add_service(health.into_server()),
+    }
 }
 
 /// Notes who asks for what, before anything can go wrong.
