@@ -58,10 +58,7 @@ async fn answered(
         }
     };
     let service = std::sync::Arc::new(parking_lot::Mutex::new(service));
-    let service = tower::service_fn(move |request| {
-        let answer = (service.lock())(request);
-        async move { answer.await }
-    });
+    let service = tower::service_fn(move |request| (service.lock())(request));
     Channel::new(Upstream::new(service))
         .unary(&METHOD, &CallContext::default(), &message())
         .await
