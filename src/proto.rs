@@ -14,7 +14,7 @@
 
 mod codec;
 
-pub use codec::{Codec, MAX_NATIVE_MESSAGE, Undecodable};
+pub use codec::{Codec, MAX_NATIVE_MESSAGE, Undecodable, undecodable};
 
 /// Every vendored file as a serialized `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

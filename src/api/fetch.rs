@@ -94,7 +94,8 @@ fn success(call: &Call, uris: &[Uri], function: DigestFunction, answer: Answer) 
         report.origin_bytes = answer.stats.origin_bytes;
         report.attempts = answer.stats.attempts;
         report.missed = answer.stats.missed.map(Missed::name);
-        if let Some(uri) = uri {
+        // The first one is noted already.
+        if let Some(uri) = uri.filter(|_| answer.uri_index != Some(0)) {
             report.uri = uri.redacted();
             report.origin_host = uri.host().unwrap_or_default();
         }

@@ -11,6 +11,7 @@ mod fetch;
 mod health;
 mod limits;
 mod push;
+mod services;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use caller::Caller;
 use convert::Invalid;
 use status::Verdict;
 
+pub use services::Services;
 pub use status::{ErrorMode, ErrorSettings};
 
 use crate::asset::{AssetKind, Uri};
@@ -52,23 +54,23 @@ pub fn reflection() -> Result<Routes, tonic_reflection::server::Error> {
 }
 
 /// Every native service: those in `reflection`, Fetch, Push and health. The
-/// asset services call the cache as `identity`. The caller adds the fallback
-/// that forwards.
-pub fn routes<S: AssetStore, F: Fetcher, A: Announce>(
+/// asset services call the cache as `identity`.
+pub fn services<S: AssetStore, F: Fetcher, A: Announce>(
     reflection: Routes,
     resolver: Resolver<S, F, A>,
     identity: Identity,
     errors: ErrorSettings,
     drain: Drain,
     upstream: Upstream,
-) -> Routes {
+) -> Services<S, F, A> {
     let health = health::HealthService::new(drain, upstream, resolver.accepts_pushes());
     let fetch = fetch::FetchService::new(resolver.clone(), errors, identity.clone());
     let push = push::PushService::new(resolver, identity);
-    reflection
-        .add_service(FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE))
-        .add_service(health.into_server())
+    Services {
+        fetch: FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE),
+        push: PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE),
+        others: reflection.add_service(health.into_server()),
+    }
 }
 
 /// Notes who asks for what, before anything can go wrong.

@@ -19,9 +19,10 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 use tower::ServiceExt as _;
 
-use super::{ErrorSettings, reflection, routes};
+use super::{ErrorSettings, reflection, services};
 use crate::call::{Call, Report};
 use crate::digest::{Digest, DigestFunction};
+use crate::middleware::Native;
 use crate::proto::asset::fetch_client::FetchClient;
 use crate::proto::asset::push_client::PushClient;
 use crate::proto::asset::{
@@ -63,10 +64,10 @@ impl Server {
         self
     }
 
-    fn routes(&self) -> Routes {
+    fn routes(&self) -> impl Native + Sync {
         let drain = self.world.drain.clone();
         let resolver = self.world.resolver(self.settings.clone());
-        routes(
+        services(
             Routes::default(),
             resolver,
             Identity::default(),
@@ -76,10 +77,10 @@ impl Server {
         )
     }
 
-    fn routes_with_reflection(&self) -> Routes {
+    fn routes_with_reflection(&self) -> impl Native + Sync {
         let drain = self.world.drain.clone();
         let resolver = self.world.resolver(self.settings.clone());
-        routes(
+        services(
             reflection().unwrap(),
             resolver,
             Identity::default(),
@@ -119,7 +120,7 @@ impl Server {
     ) -> (Result<FetchBlobResponse, Status>, Report) {
         let (request, call) = self.request(message);
         let answer = FetchClient::new(self.routes()).fetch_blob(request).await;
-        (answer.map(Response::into_inner), call.report())
+        (answer.map(Response::into_inner), call.read(Clone::clone))
     }
 
     async fn fetch_directory(
@@ -143,7 +144,7 @@ impl Server {
     }
 }
 
-fn cache(routes: Routes) -> Upstream {
+fn cache(routes: impl Native + Sync) -> Upstream {
     Upstream::new(tower::util::MapErr::new(
         routes,
         |never: std::convert::Infallible| -> tower::BoxError { match never {} },

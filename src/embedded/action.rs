@@ -133,6 +133,24 @@ pub(super) fn is_complete(
     .is_some()
 }
 
+/// What has to be stored for a result that names no directories to be
+/// complete, as [`is_complete`] has it; `None` for any other result.
+pub(super) fn files(function: DigestFunction, result: &rev2::ActionResult) -> Option<Vec<Key>> {
+    if !result.output_directories.is_empty() {
+        return None;
+    }
+    let files = result.output_files.iter().map(|file| file.digest.as_ref());
+    let streams = [&result.stdout_digest, &result.stderr_digest];
+    let streams = streams.into_iter().filter_map(Option::as_ref).map(Some);
+    let keys = files.chain(streams).map(|digest| {
+        let digest = digest?;
+        let size = u64::try_from(digest.size_bytes).ok()?;
+        Key::from_hex(function, digest.hash.as_bytes(), size)
+    });
+    let keys = keys.collect::<Option<Vec<Key>>>()?;
+    Some(keys.into_iter().filter(|key| key.size() > 0).collect())
+}
+
 struct Check<'a> {
     store: &'a Store,
     function: DigestFunction,

@@ -40,8 +40,13 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         let permit = self.0.checks.acquire().await;
         let store = Arc::clone(&self.0.store);
         let found = blocking(move || {
+            let writes = store.recent.writes();
             let result = action::read(&store, &key)?;
-            action::is_complete(&store, function, &result).then_some(result)
+            let complete = action::is_complete(&store, function, &result);
+            complete.then(|| {
+                store.recent.keep(key, function, &result, writes);
+                result
+            })
         })
         .await?;
         drop(permit);

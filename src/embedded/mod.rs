@@ -24,6 +24,7 @@ mod durability;
 mod index;
 mod key;
 mod read;
+mod recent;
 mod request;
 mod resource;
 mod scan;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
+use crate::digest::{Digest, Scope};
 use crate::proto::{MAX_NATIVE_MESSAGE, bytestream, rev2};
 
 use durability::{Maintenance, State};
@@ -144,6 +146,15 @@ impl Embedded {
             checks: Semaphore::new(MAX_CHECKS),
             _maintenance: maintenance.map_err(failed)?,
         })))
+    }
+
+    /// The Action Cache entry under a digest, if it can be had from memory and
+    /// is complete. `None` says nothing: ask the service.
+    #[must_use]
+    pub fn entry_at_hand(&self, scope: &Scope, action: &Digest) -> Option<rev2::ActionResult> {
+        let key = key::Key::action(&scope.instance, scope.function, action);
+        let store = &self.0.store;
+        store.recent.complete(store, &key)
     }
 
     /// The four services. They may be called on any tokio runtime; what

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use super::disk::{Disk, Temp};
 use super::index::{self, Index, Room, Touch};
 use super::key::Key;
+use super::recent::Recent;
 use super::scan::Found;
 use crate::digest::Digest;
 
@@ -77,6 +78,8 @@ pub(super) struct Store {
     files: Mutex<()>,
     /// Uses to be recorded on disk.
     touched: Mutex<Vec<Key>>,
+    /// Entries read lately.
+    pub(super) recent: Recent,
     /// Whether anything was written since the last sync.
     pub(super) dirty: AtomicBool,
     /// Whether recency is known; nothing is evicted before.
@@ -92,6 +95,7 @@ impl Store {
             index: Mutex::new(Index::new(max_size)),
             files: Mutex::new(()),
             touched: Mutex::default(),
+            recent: Recent::default(),
             dirty: AtomicBool::new(false),
             settled: Default::default(),
             max_size,
@@ -281,6 +285,9 @@ impl Store {
             return Ok(());
         }
         self.disk.publish(temp, &key)?;
+        if key.is_action() {
+            self.recent.written(&key);
+        }
         let mut index = self.index.lock();
         index.release(std::mem::take(&mut reserved.blocks));
         index.insert(key, index::blocks(size), index::now());

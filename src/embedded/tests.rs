@@ -1,6 +1,7 @@
 //! The services through real clients, in process.
 
 mod action_cache;
+mod at_hand;
 mod byte_stream;
 mod cas;
 mod limits;

@@ -2,10 +2,9 @@
 //! trailers, which is where most clients look for metadata of a finished call.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -39,7 +38,7 @@ pub struct CallService<S> {
 impl<S: Native> Service<Request<Body>> for CallService<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Marking<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -47,16 +46,38 @@ impl<S: Native> Service<Request<Body>> for CallService<S> {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let call = Call::new();
-        let id = HeaderValue::from_str(call.id());
+        let id = HeaderValue::from_str(call.id()).ok();
         request.extensions_mut().insert(call);
-        let answer = self.inner.call(request);
-        let marked = answer.map(move |answer| {
-            let mut response = answer?;
-            let Ok(id) = id else { return Ok(response) };
-            mark(response.headers_mut(), &id);
-            Ok(response.map(|body| with_trailer(body, id)))
-        });
-        marked.boxed()
+        Marking {
+            answer: self.inner.call(request),
+            id,
+        }
+    }
+}
+
+/// Waits for the answer, to mark it. No box: a hit passes all the layers.
+#[pin_project::pin_project]
+#[derive(Debug)]
+pub struct Marking<F> {
+    #[pin]
+    answer: F,
+    id: Option<HeaderValue>,
+}
+
+impl<F> Future for Marking<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = ready!(this.answer.poll(cx))?;
+        let Some(id) = this.id.take() else {
+            return Poll::Ready(Ok(response));
+        };
+        mark(response.headers_mut(), &id);
+        Poll::Ready(Ok(response.map(|body| with_trailer(body, id))))
     }
 }
 

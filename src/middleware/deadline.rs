@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
@@ -44,29 +43,65 @@ pub struct DeadlineService<S> {
 impl<S: Native> Service<Request<Body>> for DeadlineService<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Timing<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let timeout = match timeout(request.headers()) {
-            Ok(Some(timeout)) => timeout,
-            Ok(None) => return self.inner.call(request).boxed(),
-            Err(status) => {
-                let refusal = answer::response(*status);
-                return std::future::ready(Ok(refusal)).boxed();
+        match timeout(request.headers()) {
+            Ok(None) => Timing::Unlimited(self.inner.call(request)),
+            Ok(Some(timeout)) => {
+                let deadline = Instant::now() + timeout;
+                let answer = self.inner.call(request);
+                Timing::Limited(Box::pin(limited(answer, timeout, deadline)))
             }
-        };
-        let deadline = Instant::now() + timeout;
-        let answer = tokio::time::timeout_at(deadline, self.inner.call(request));
-        let answer = answer.map(move |answer| match answer {
-            Ok(Ok(response)) => Ok(response.map(|body| until(body, timeout, deadline))),
-            Ok(Err(never)) => Err(never),
-            Err(_) => Ok(answer::response(answer::deadline_exceeded(timeout))),
-        });
-        answer.boxed()
+            Err(status) => Timing::Refused(Some(answer::response(*status))),
+        }
+    }
+}
+
+async fn limited<F>(
+    answer: F,
+    timeout: Duration,
+    deadline: Instant,
+) -> Result<Response<Body>, Infallible>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    match tokio::time::timeout_at(deadline, answer).await {
+        Ok(answer) => Ok(answer?.map(|body| until(body, timeout, deadline))),
+        Err(_) => Ok(answer::response(answer::deadline_exceeded(timeout))),
+    }
+}
+
+/// Waits for the answer while there is time.
+#[pin_project::pin_project(project = TimingProj)]
+pub enum Timing<F> {
+    /// The call has no deadline.
+    Unlimited(#[pin] F),
+    /// The call has one.
+    Limited(BoxFuture<'static, Result<Response<Body>, Infallible>>),
+    /// The call says something about a deadline that makes no sense.
+    Refused(Option<Response<Body>>),
+}
+
+impl<F> Future for Timing<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project() {
+            TimingProj::Unlimited(answer) => answer.poll(cx),
+            TimingProj::Limited(answer) => answer.as_mut().poll(cx),
+            TimingProj::Refused(refusal) => match refusal.take() {
+                Some(refusal) => Poll::Ready(Ok(refusal)),
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod deadline;
 mod methods;
 mod observe;
 mod panic;
+mod series;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ pub use panic::{CatchPanicLayer, CatchPanicService};
 /// A service of native calls, such as tonic's `Routes`: always ready, never an
 /// error of its own.
 pub trait Native:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
     + Clone
     + Send
     + 'static
@@ -37,8 +38,12 @@ pub trait Native:
 }
 
 impl<S> Native for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
         + Send
         + 'static
 {

@@ -8,8 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
@@ -19,7 +17,8 @@ use tower::{Layer, Service};
 
 use super::Native;
 use super::methods::Method;
-use crate::call::{Call, code_name};
+use super::series::{self, Asset};
+use crate::call::{Call, Report, code_name};
 
 /// Makes [`ObserveService`]s.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,7 +41,7 @@ pub struct ObserveService<S> {
 impl<S: Native> Service<Request<Body>> for ObserveService<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Observing<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -50,9 +49,35 @@ impl<S: Native> Service<Request<Body>> for ObserveService<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let observation = Observation::begin(&request);
-        let answer = self.inner.call(request);
-        let answer = answer.map(|answer| Ok(observe(answer?, observation)));
-        answer.boxed()
+        Observing {
+            answer: self.inner.call(request),
+            observation: Some(observation),
+        }
+    }
+}
+
+/// Waits for the answer, to observe it.
+#[pin_project::pin_project]
+#[derive(Debug)]
+pub struct Observing<F> {
+    #[pin]
+    answer: F,
+    observation: Option<Observation>,
+}
+
+impl<F> Future for Observing<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let response = ready!(this.answer.poll(cx))?;
+        Poll::Ready(Ok(match this.observation.take() {
+            Some(observation) => observe(response, observation),
+            None => response,
+        }))
     }
 }
 
@@ -71,6 +96,7 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// One call under way. Dropped before its end, it counts as cancelled.
+#[derive(Debug)]
 struct Observation {
     call: Call,
     method: &'static Method,
@@ -81,13 +107,7 @@ struct Observation {
 impl Observation {
     fn begin(request: &Request<Body>) -> Self {
         let method = Method::of(request.uri().path());
-        metrics::counter!(
-            "grpc_server_started_total",
-            "grpc_service" => method.service.as_str(),
-            "grpc_method" => method.name.as_str(),
-            "grpc_type" => method.kind,
-        )
-        .increment(1);
+        series::started(method);
         Self {
             call: Call::of(request.extensions()),
             method,
@@ -101,82 +121,51 @@ impl Observation {
             return;
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        let labels = [
-            ("grpc_service", self.method.service.as_str()),
-            ("grpc_method", self.method.name.as_str()),
-            ("grpc_type", self.method.kind),
-        ];
-        metrics::histogram!("grpc_server_handling_seconds", &labels).record(seconds);
-        let [service, method, kind] = labels;
-        let labels = [service, method, kind, ("grpc_code", go_name(code))];
-        metrics::counter!("grpc_server_handled_total", &labels).increment(1);
-        if let Some(rpc) = self.method.asset_rpc() {
-            self.report(rpc, code, seconds);
-        }
+        let asset = self.method.asset_rpc().map(|rpc| {
+            let tell = |report: &Report| tell(rpc, code, seconds, self.call.id(), report);
+            self.call.read(tell)
+        });
+        series::ended(self.method, code, asset, seconds);
     }
+}
 
-    fn report(&self, rpc: &'static str, code: Code, seconds: f64) {
-        let report = self.call.report();
-        let outcome = match (report.outcome, code) {
-            ("", Code::InvalidArgument | Code::Unimplemented) => "refused",
-            ("", _) => "failed",
-            (outcome, _) => outcome,
-        };
-        let code = code_name(code);
-        metrics::counter!("assetgate_asset_requests_total",
-            "rpc" => rpc, "code" => report.inline_code.unwrap_or(code), "outcome" => outcome)
-        .increment(1);
-        metrics::histogram!("assetgate_asset_duration_seconds",
-            "rpc" => rpc, "outcome" => outcome)
-        .record(seconds);
-        tracing::info!(
-            rpc,
-            code,
-            inline_code = report.inline_code,
-            outcome,
-            missed = report.missed,
-            kind = report.kind,
-            uri = report.uri,
-            origin_host = report.origin_host,
-            bytes = report.bytes,
-            origin_bytes = report.origin_bytes,
-            duration = seconds,
-            attempts = report.attempts,
-            request_id = self.call.id(),
-            tool = report.tool,
-            invocation_id = report.invocation_id,
-            error = report.message,
-            "asset call"
-        );
+/// Writes the log event of an asset call; returns its labels.
+fn tell(rpc: &'static str, code: Code, seconds: f64, id: &str, report: &Report) -> Asset {
+    let outcome = match (report.outcome, code) {
+        ("", Code::InvalidArgument | Code::Unimplemented) => "refused",
+        ("", _) => "failed",
+        (outcome, _) => outcome,
+    };
+    let code = code_name(code);
+    tracing::info!(
+        rpc,
+        code,
+        inline_code = report.inline_code,
+        outcome,
+        missed = report.missed,
+        kind = report.kind,
+        uri = report.uri,
+        origin_host = report.origin_host,
+        bytes = report.bytes,
+        origin_bytes = report.origin_bytes,
+        duration = seconds,
+        attempts = report.attempts,
+        request_id = id,
+        tool = report.tool,
+        invocation_id = report.invocation_id,
+        error = report.message,
+        "asset call"
+    );
+    Asset {
+        rpc,
+        code: report.inline_code.unwrap_or(code),
+        outcome,
     }
 }
 
 impl Drop for Observation {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
-    }
-}
-
-/// Code names of the grpc-ecosystem metrics, which are Go's.
-fn go_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
     }
 }
 

@@ -2,12 +2,11 @@
 //! the end of the connection or the process.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -35,7 +34,7 @@ pub struct CatchPanicService<S> {
 impl<S: Native> Service<Request<Body>> for CatchPanicService<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Catching<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -43,24 +42,52 @@ impl<S: Native> Service<Request<Body>> for CatchPanicService<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = Call::of(request.extensions());
-        let path = request.uri().path().to_owned();
-        let mut inner = self.inner.clone();
-        std::mem::swap(&mut inner, &mut self.inner);
-        // The service is dropped with the future, so nothing half-changed is
-        // ever seen again.
-        let answer = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-        let answer = answer.map(move |answer| {
-            answer.unwrap_or_else(|_| {
-                metrics::counter!("assetgate_panics_total").increment(1);
-                // Not the panic's own text: nobody knows what is in it.
-                tracing::error!(
-                    rpc.path = path,
-                    request_id = call.id(),
-                    "a call panicked; only this call is affected"
-                );
-                Ok(answer::response(answer::panicked(&call)))
-            })
-        });
-        answer.boxed()
+        let path = request.uri().clone();
+        // A service that panicked is not called again where it could be seen
+        // half changed: the stack is cloned for every call.
+        let inner = AssertUnwindSafe(|| self.inner.call(request));
+        Catching {
+            answer: catch_unwind(inner).ok(),
+            call,
+            path,
+        }
+    }
+}
+
+/// Waits for the answer, and catches the panic if there is one instead.
+#[pin_project::pin_project]
+#[derive(Debug)]
+pub struct Catching<F> {
+    /// None after a panic.
+    #[pin]
+    answer: Option<F>,
+    call: Call,
+    path: Uri,
+}
+
+impl<F> Future for Catching<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if let Some(answer) = this.answer.as_mut().as_pin_mut() {
+            // Dropped if it panics, so nothing half-changed is ever seen again.
+            if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| answer.poll(cx))) {
+                return polled;
+            }
+            this.answer.set(None);
+        }
+        metrics::counter!("assetgate_panics_total").increment(1);
+        // Not the panic's own text: nobody knows what is in it.
+        tracing::error!(
+            rpc.path = this.path.path(),
+            request_id = this.call.id(),
+            "a call panicked; only this call is affected"
+        );
+        let refusal = answer::response(answer::panicked(this.call));
+        Poll::Ready(Ok(refusal))
     }
 }

@@ -9,10 +9,16 @@ use std::marker::PhantomData;
 
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// Largest message a native (not forwarded) call may carry: 16 MiB.
 pub const MAX_NATIVE_MESSAGE: usize = 16 << 20;
+
+/// What buffers begin with: most messages are small, and larger ones say how
+/// large they are before they come.
+const BUFFER: usize = 512;
+/// Encoded bytes that are sent before further messages of a stream are encoded.
+const YIELD: usize = 32 << 10;
 
 /// Why a message could not be decoded.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,8 +63,13 @@ impl<T: Message> Encoder for ProstEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(item.encoded_len());
         item.encode(buf)
             .map_err(|e| Status::internal(format!("the message does not fit its buffer: {e}")))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
     }
 }
 
@@ -73,9 +84,14 @@ impl<U: Message + Default> Decoder for ProstDecoder<U> {
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         U::decode(buf).map(Some).map_err(undecodable)
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
+    }
 }
 
-fn undecodable(cause: prost::DecodeError) -> Status {
+/// The status of a message that cannot be decoded.
+pub fn undecodable(cause: prost::DecodeError) -> Status {
     let cause = Undecodable(cause);
     let mut status = Status::invalid_argument(cause.to_string());
     status.set_source(std::sync::Arc::new(cause));

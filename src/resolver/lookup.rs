@@ -112,7 +112,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                 };
                 let mut found = self.accept(query, candidate, found?);
                 if let (Ok(_), KeySpace::Subset { .. }) = (&found, &candidate.key.space) {
-                    found = self.confirm(context, query, candidate, found).await?;
+                    let confirmed = self.confirm(context, query, candidate, found);
+                    found = Box::pin(confirmed).await?;
                 }
                 let found = found.and_then(|found| whole(query, candidate, &absent, found));
                 count(candidate, &found);

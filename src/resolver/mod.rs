@@ -188,7 +188,8 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
             Err(missed) => missed,
         };
         shared.check_origin(&query, missed)?;
-        inner.retrieve(context, query, missed).await
+        // Boxed, as it is large, and a hit never gets here.
+        Box::pin(inner.retrieve(context, query, missed)).await
     }
 
     /// Records what a client says a URI is.

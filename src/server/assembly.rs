@@ -48,11 +48,12 @@ impl Assembly {
         drain: Drain,
         stopping: Drain,
     ) -> anyhow::Result<Self> {
-        let Near { upstream, target } = backend.near();
+        let Near {
+            cache: far, target, ..
+        } = backend.near();
         if let crate::forward::Target::Pool(pool) = target {
             pool.keep_one();
         }
-        let far = Cache::new(upstream);
         let references = reference_settings(config)?;
         let probes = Probes::default();
         let store = ActionCacheStore::new(far.clone(), references.clone(), probes.clone());
@@ -83,8 +84,11 @@ impl Assembly {
 
     /// What one listener thread does with calls. Must be called on its runtime.
     pub(super) fn dispatch(&self) -> Dispatch {
-        let Near { upstream, target } = self.backend.near();
-        let near = Cache::new(upstream.clone());
+        let Near {
+            upstream,
+            cache: near,
+            target,
+        } = self.backend.near();
         let (references, probes) = (self.references.clone(), self.probes.clone());
         let store = ActionCacheStore::new(near.clone(), references, probes);
         let store = with_references(store, self.backend.references());
@@ -93,7 +97,7 @@ impl Assembly {
         for (service, target) in self.backend.routes() {
             forward = forward.with_route(service, target);
         }
-        let mut routes = api::routes(
+        let services = api::services(
             self.reflection.clone(),
             resolver,
             self.identity.clone(),
@@ -101,15 +105,19 @@ impl Assembly {
             self.stopping.clone(),
             upstream,
         );
-        let router = routes.axum_router_mut();
-        *router = std::mem::take(router).fallback_service(forward.clone().into_fallback());
-        Dispatch::new(forward, stack::stack(routes))
+        let fallback = forward.clone().into_fallback();
+        let services = services.map_others(|mut routes| {
+            let router = routes.axum_router_mut();
+            *router = std::mem::take(router).fallback_service(fallback);
+            routes
+        });
+        Dispatch::new(forward, stack::stack(services))
     }
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {
     match elsewhere {
-        Some(near) => store.with_references(Cache::new(near.upstream)),
+        Some(near) => store.with_references(near.cache),
         None => store,
     }
 }

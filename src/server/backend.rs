@@ -14,7 +14,7 @@ use crate::config::{Config, ReferencesUpstream};
 use crate::embedded::Embedded;
 use crate::forward::Target;
 use crate::net::tls::{ClientFiles, ClientTls};
-use crate::upstream::{Board, Endpoint, Pool, PoolSettings, ServiceCredential, Upstream};
+use crate::upstream::{self, Board, Endpoint, Pool, PoolSettings, ServiceCredential, Upstream};
 
 /// How many connections a pool may open at least above its part of
 /// `upstream.max_connections` while all it has stand still: each frees those
@@ -44,6 +44,8 @@ enum Cache {
 pub(super) struct Near {
     /// For our own calls.
     pub(super) upstream: Upstream,
+    /// The same, typed.
+    pub(super) cache: upstream::Cache,
     /// For forwarded ones, over the same connections.
     pub(super) target: Target,
 }
@@ -134,8 +136,10 @@ impl Cache {
         match self {
             Cache::Remote(settings) => {
                 let pool = Pool::new((**settings).clone());
+                let upstream = pool.clone().into_upstream();
                 Near {
-                    upstream: pool.clone().into_upstream(),
+                    cache: upstream::Cache::new(upstream.clone()),
+                    upstream,
                     target: Target::Pool(pool),
                 }
             }
@@ -145,8 +149,13 @@ impl Cache {
                     routes.clone(),
                     |never: Infallible| match never {},
                 );
+                let upstream = Upstream::new(calls);
+                let entries = embedded.clone();
+                let cache = upstream::Cache::new(upstream.clone())
+                    .with_entries_at_hand(move |scope, key| entries.entry_at_hand(scope, key));
                 Near {
-                    upstream: Upstream::new(calls),
+                    cache,
+                    upstream,
                     target: Target::Routes(routes),
                 }
             }

@@ -3,14 +3,13 @@
 //!
 //! Called by: `assembly`.
 
-use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::Native;
-use crate::middleware::{CallLayer, CatchPanicLayer, DeadlineLayer, ObserveLayer};
+use crate::middleware::{self, CallLayer, CatchPanicLayer, DeadlineLayer, ObserveLayer};
 
 /// Our own services as they are called.
-pub(super) fn stack(routes: Routes) -> Native {
+pub(super) fn stack(services: impl middleware::Native + Sync) -> Native {
     let service = ServiceBuilder::new()
         // Outermost: everything below names the call by its id.
         .layer(CallLayer)
@@ -20,6 +19,6 @@ pub(super) fn stack(routes: Routes) -> Native {
         .layer(CatchPanicLayer)
         // Innermost: what is timed is the service's own work.
         .layer(DeadlineLayer)
-        .service(routes.prepare());
+        .service(services);
     Native::new(service)
 }

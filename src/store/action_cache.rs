@@ -134,7 +134,8 @@ impl ActionCacheStore {
             None => return Ok(Err("no payload")),
             Some(Payload::Here(payload)) => payload,
             Some(Payload::Blob(digest)) => {
-                match self.entries().read_blob(context, at, &digest).await {
+                let blob_read = self.entries().read_blob(context, at, &digest);
+                match Box::pin(blob_read).await {
                     Ok(Some(bytes)) => blob = bytes,
                     Ok(None) => return Ok(Err("payload gone")),
                     Err(upstream::Error::Corrupt(_)) => return Ok(Err("payload corrupt")),
@@ -155,7 +156,7 @@ impl ActionCacheStore {
         let entry = match entry.await {
             Ok(Some(entry)) => entry,
             Ok(None) if matches!(key.space, KeySpace::Migrated { .. }) => {
-                return migrate::take_over(self, context, key, found).await;
+                return Box::pin(migrate::take_over(self, context, key, found)).await;
             }
             Ok(None) => return Ok(found),
             Err(upstream::Error::Malformed { .. }) => return Ok(found.unusable("undecodable")),
@@ -189,7 +190,10 @@ impl ActionCacheStore {
             return Ok(found.hit(reference, "the cache checks it"));
         }
         let (cache, budget) = (&self.content, &self.budget);
-        let presence = presence::check(cache, budget, context, scope, &reference, outputs).await?;
+        // Boxed like all that a plain hit does not need: a look-up's future is
+        // moved a few times, and these would make it several kilobytes large.
+        let check = presence::check(cache, budget, context, scope, &reference, outputs);
+        let presence = Box::pin(check).await?;
         Ok(match presence {
             Presence::Complete => found.hit(reference, "asked of the CAS"),
             Presence::Incomplete => found.miss(Miss::Incomplete),

@@ -7,6 +7,8 @@
 
 mod decode;
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use prost::Message as _;
 use sha2::Digest as _;
@@ -68,20 +70,14 @@ pub(super) fn encode_key(
     function: DigestFunction,
 ) -> Option<EncodedKey> {
     let material_hash: [u8; 32] = sha2::Sha256::digest(material(namespace, key)).into();
-    let command = blob(
-        function,
-        &rev2::Command {
-            arguments: COMMAND.map(str::to_owned).to_vec(),
-            ..Default::default()
-        },
-    )?;
+    let (command, no_input) = constant_parts(function)?;
     let property = rev2::platform::Property {
         name: PROPERTY.0.to_owned(),
         value: PROPERTY.1.to_owned(),
     };
     let action = rev2::Action {
         command_digest: Some(command.0.to_wire()),
-        input_root_digest: Some(Digest::of(function, b"")?.to_wire()),
+        input_root_digest: Some(no_input.to_wire()),
         salt: Bytes::copy_from_slice(&material_hash),
         platform: Some(rev2::Platform {
             properties: vec![property],
@@ -94,6 +90,25 @@ pub(super) fn encode_key(
         command,
         material_hash,
     })
+}
+
+/// What is the same in all keys of a digest function, encoded and hashed once:
+/// the Command, and the digest of the empty input root.
+fn constant_parts(function: DigestFunction) -> Option<(Blob, Digest)> {
+    type Parts = OnceLock<Option<(Blob, Digest)>>;
+    static PARTS: [Parts; 16] = [const { OnceLock::new() }; 16];
+    let make = || {
+        let command = rev2::Command {
+            arguments: COMMAND.map(str::to_owned).to_vec(),
+            ..Default::default()
+        };
+        Some((blob(function, &command)?, Digest::of(function, b"")?))
+    };
+    let slot = usize::try_from(function.to_wire()).unwrap_or(usize::MAX);
+    match PARTS.get(slot) {
+        Some(parts) => parts.get_or_init(make).clone(),
+        None => make(),
+    }
 }
 
 fn blob(function: DigestFunction, message: &impl prost::Message) -> Option<Blob> {

@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::json::Json;
+
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -66,13 +68,7 @@ where
         .with_env_filter(settings.filter())
         .with_writer(writer);
     if settings.is_json() {
-        Box::new(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .finish(),
-        )
+        Box::new(builder.event_format(Json).finish())
     } else {
         Box::new(builder.with_ansi(color).with_target(false).finish())
     }
@@ -127,6 +123,41 @@ mod tests {
         assert_eq!(lines.len(), 1, "{text}");
         assert_eq!(lines[0]["message"], "said");
         assert_eq!(lines[0]["asset.uri"], "u");
+    }
+
+    #[test]
+    fn values_of_every_kind_are_json() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let settings = LogSettings {
+            json: Some(true),
+            level: "info".to_owned(),
+            directives: None,
+        };
+        let none: Option<&str> = None;
+        tracing::subscriber::with_default(
+            subscriber(&settings, false, move || writer.clone()),
+            || {
+                let error = std::io::Error::other("it \"failed\"\n");
+                tracing::warn!(
+                    target: "assetgate::api",
+                    { text = "a\"b\\c\n", number = -7, size = u64::MAX, share = 0.25, nan = f64::NAN,
+                      yes = true, error = %error, debug = ?Some("x"), none, r#type = "t" },
+                    "said {}", "so"
+                );
+            },
+        );
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "one line: {text}");
+        let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let stamp = line["timestamp"].take();
+        assert!(stamp.as_str().is_some_and(|s| s.ends_with('Z')), "{text}");
+        let want = serde_json::json!({
+            "timestamp": null, "level": "WARN", "target": "assetgate::api", "message": "said so",
+            "text": "a\"b\\c\n", "number": -7, "size": u64::MAX, "share": 0.25, "nan": null,
+            "yes": true, "error": "it \"failed\"\n", "debug": "Some(\"x\")", "type": "t",
+        });
+        assert_eq!(line, want);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! `/metrics` (`admin`).
 //! Called by: `cli`, `server`.
 
+mod json;
 mod limit;
 mod log;
 mod names;
@@ -46,6 +47,13 @@ impl Metrics {
     /// When another library recorded first.
     pub fn install() -> Result<Self, MetricsError> {
         METRICS.get_or_init(install).clone().map_err(MetricsError)
+    }
+
+    /// Whether something records, so that a series that is looked up now is
+    /// one for ever.
+    #[must_use]
+    pub fn are_installed() -> bool {
+        matches!(METRICS.get(), Some(Ok(_)))
     }
 
     /// The text Prometheus reads.

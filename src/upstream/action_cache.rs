@@ -3,11 +3,13 @@
 //! Not for: what Assetgate keeps in them (`store::encoding`).
 //! Called by: `store`.
 
-use super::channel::{MAX_MESSAGE, unary};
+use super::unary::{Method, method};
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, Scope};
 use crate::proto::rev2;
-use rev2::action_cache_client::ActionCacheClient;
+
+static GET: Method = method!("ActionCache", "GetActionResult");
+static UPDATE: Method = method!("ActionCache", "UpdateActionResult");
 
 impl Cache {
     /// The entry under an action digest, if there is one.
@@ -17,14 +19,17 @@ impl Cache {
         scope: &Scope,
         action: &Digest,
     ) -> Result<Option<rev2::ActionResult>, Error> {
-        let request = context.request(rev2::GetActionResultRequest {
+        let at_hand = self.at_hand.as_ref();
+        if let Some(entry) = at_hand.and_then(|look| look(scope, action)) {
+            return Ok(Some(entry));
+        }
+        let request = rev2::GetActionResultRequest {
             instance_name: scope.instance.to_string(),
             action_digest: Some(action.to_wire()),
             digest_function: scope.function.to_wire(),
             ..Default::default()
-        });
-        let mut client = self.action_cache();
-        match unary("GetActionResult", client.get_action_result(request)).await {
+        };
+        match self.channel.unary(&GET, context, &request).await {
             Ok(entry) => Ok(Some(entry)),
             Err(error) if error.code() == Some(tonic::Code::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -40,18 +45,13 @@ impl Cache {
         action: &Digest,
         entry: rev2::ActionResult,
     ) -> Result<rev2::ActionResult, Error> {
-        let request = context.request(rev2::UpdateActionResultRequest {
+        let request = rev2::UpdateActionResultRequest {
             instance_name: scope.instance.to_string(),
             action_digest: Some(action.to_wire()),
             action_result: Some(entry),
             results_cache_policy: None,
             digest_function: scope.function.to_wire(),
-        });
-        let mut client = self.action_cache();
-        unary("UpdateActionResult", client.update_action_result(request)).await
-    }
-
-    fn action_cache(&self) -> ActionCacheClient<super::channel::Channel> {
-        ActionCacheClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        };
+        self.channel.unary(&UPDATE, context, &request).await
     }
 }

@@ -9,6 +9,11 @@
 use std::sync::Arc;
 
 use super::{Upstream, channel::Channel, limits::Known};
+use crate::digest::{Digest, Scope};
+use crate::proto::rev2;
+
+/// Gives a complete Action Cache entry without a call, or says nothing.
+pub(super) type AtHand = dyn Fn(&Scope, &Digest) -> Option<rev2::ActionResult> + Send + Sync;
 
 /// Typed clients of one cache. Cheap to clone; clones share what is known of
 /// the cache's limits.
@@ -16,6 +21,7 @@ use super::{Upstream, channel::Channel, limits::Known};
 pub struct Cache {
     pub(super) channel: Channel,
     pub(super) known: Arc<Known>,
+    pub(super) at_hand: Option<Arc<AtHand>>,
 }
 
 impl Cache {
@@ -25,7 +31,20 @@ impl Cache {
         Self {
             channel: Channel::new(upstream),
             known: Arc::default(),
+            at_hand: None,
         }
+    }
+
+    /// The same, of a cache in this process that may have entries in memory:
+    /// `look` gives one as GetActionResult would, or `None`, and then the cache
+    /// is called.
+    #[must_use]
+    pub fn with_entries_at_hand(
+        mut self,
+        look: impl Fn(&Scope, &Digest) -> Option<rev2::ActionResult> + Send + Sync + 'static,
+    ) -> Self {
+        self.at_hand = Some(Arc::new(look));
+        self
     }
 }
 

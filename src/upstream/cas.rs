@@ -11,16 +11,15 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tonic::Code;
 
-use super::channel::{Channel, MAX_MESSAGE, unary};
+use super::unary::{Method, method};
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, DigestFunction, Scope};
 use crate::proto::rev2;
-use rev2::content_addressable_storage_client::ContentAddressableStorageClient;
 use rev2::{batch_read_blobs_response as read, batch_update_blobs_request as update};
 
-const FIND: &str = "FindMissingBlobs";
-const READ: &str = "BatchReadBlobs";
-const UPDATE: &str = "BatchUpdateBlobs";
+static FIND: Method = method!("ContentAddressableStorage", "FindMissingBlobs");
+static READ: Method = method!("ContentAddressableStorage", "BatchReadBlobs");
+static UPDATE: Method = method!("ContentAddressableStorage", "BatchUpdateBlobs");
 
 /// Digests in one FindMissingBlobs: about 75 bytes each, within gRPC's default
 /// message limit for every function.
@@ -62,16 +61,16 @@ impl Cache {
         scope: &Scope,
         digests: &[Digest],
     ) -> Result<Vec<Digest>, Error> {
-        let request = context.request(rev2::FindMissingBlobsRequest {
+        let request = rev2::FindMissingBlobsRequest {
             instance_name: scope.instance.to_string(),
             blob_digests: digests.iter().map(Digest::to_wire).collect(),
             digest_function: scope.function.to_wire(),
-        });
-        let mut client = self.cas();
-        let answer = unary(FIND, client.find_missing_blobs(request)).await?;
+        };
+        let answer: rev2::FindMissingBlobsResponse =
+            self.channel.unary(&FIND, context, &request).await?;
         let mut missing = Vec::with_capacity(answer.missing_blob_digests.len());
         for wire in &answer.missing_blob_digests {
-            let digest = own_digest(FIND, scope.function, Some(wire), digests)?;
+            let digest = own_digest(&FIND, scope.function, Some(wire), digests)?;
             missing.push(digest);
         }
         Ok(missing)
@@ -130,17 +129,17 @@ impl Cache {
         scope: &Scope,
         digests: Vec<Digest>,
     ) -> Result<Vec<(Digest, Bytes)>, Error> {
-        let request = context.request(rev2::BatchReadBlobsRequest {
+        let request = rev2::BatchReadBlobsRequest {
             instance_name: scope.instance.to_string(),
             digests: digests.iter().map(Digest::to_wire).collect(),
             acceptable_compressors: Vec::new(),
             digest_function: scope.function.to_wire(),
-        });
-        let mut client = self.cas();
-        let answer = unary(READ, client.batch_read_blobs(request)).await?;
+        };
+        let answer: rev2::BatchReadBlobsResponse =
+            self.channel.unary(&READ, context, &request).await?;
         let mut blobs = Vec::with_capacity(answer.responses.len());
         for item in answer.responses {
-            let digest = own_digest(READ, scope.function, item.digest.as_ref(), &digests)?;
+            let digest = own_digest(&READ, scope.function, item.digest.as_ref(), &digests)?;
             if let Some(data) = read_item(item)? {
                 if is_of_another_size(scope.function, &digest, &data) {
                     continue;
@@ -218,30 +217,25 @@ impl Cache {
                 (digest, request)
             })
             .unzip();
-        let request = context.request(rev2::BatchUpdateBlobsRequest {
+        let request = rev2::BatchUpdateBlobsRequest {
             instance_name: scope.instance.to_string(),
             requests,
             digest_function: scope.function.to_wire(),
-        });
-        let mut client = self.cas();
-        let answer = unary(UPDATE, client.batch_update_blobs(request)).await?;
+        };
+        let answer: rev2::BatchUpdateBlobsResponse =
+            self.channel.unary(&UPDATE, context, &request).await?;
         let mut stored = BTreeSet::new();
         for item in answer.responses {
-            let digest = own_digest(UPDATE, scope.function, item.digest.as_ref(), &digests)?;
-            if let Some(error) = item_error(UPDATE, item.status) {
+            let digest = own_digest(&UPDATE, scope.function, item.digest.as_ref(), &digests)?;
+            if let Some(error) = item_error(&UPDATE, item.status) {
                 return Err(error);
             }
             stored.insert(digest);
         }
         match digests.iter().find(|d| !stored.contains(d)) {
-            Some(digest) => Err(malformed(UPDATE, format!("it says nothing of {digest}"))),
+            Some(digest) => Err(malformed(&UPDATE, format!("it says nothing of {digest}"))),
             None => Ok(()),
         }
-    }
-
-    fn cas(&self) -> ContentAddressableStorageClient<Channel> {
-        ContentAddressableStorageClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
     }
 }
 
@@ -272,7 +266,7 @@ fn pack<T>(items: Vec<T>, limit: usize, size: impl Fn(&T) -> u64) -> (Vec<Vec<T>
 
 /// A digest of an answer, which has to be one of those asked about.
 fn own_digest(
-    method: &'static str,
+    method: &'static Method,
     function: DigestFunction,
     wire: Option<&rev2::Digest>,
     sorted: &[Digest],
@@ -288,22 +282,23 @@ fn read_item(item: read::Response) -> Result<Option<Bytes>, Error> {
     if item.status.as_ref().map(|s| s.code) == Some(Code::NotFound as i32) {
         return Ok(None);
     }
-    if let Some(error) = item_error(READ, item.status) {
+    if let Some(error) = item_error(&READ, item.status) {
         return Err(error);
     }
     if item.compressor != rev2::compressor::Value::Identity as i32 {
-        return Err(malformed(READ, "it compressed unasked".to_owned()));
+        return Err(malformed(&READ, "it compressed unasked".to_owned()));
     }
     Ok(Some(item.data))
 }
 
-fn item_error(method: &'static str, status: Option<tonic_types::Status>) -> Option<Error> {
+fn item_error(method: &'static Method, status: Option<tonic_types::Status>) -> Option<Error> {
     let status = status.filter(|s| s.code != Code::Ok as i32)?;
     let status = tonic::Status::new(Code::from_i32(status.code), status.message);
-    Some(Error::from_status(method, status))
+    Some(Error::from_status(method.name, status))
 }
 
-fn malformed(method: &'static str, reason: String) -> Error {
+fn malformed(method: &'static Method, reason: String) -> Error {
+    let method = method.name;
     Error::Malformed { method, reason }
 }
 

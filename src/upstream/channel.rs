@@ -40,6 +40,11 @@ impl Channel {
     pub(super) fn new(upstream: Upstream) -> Self {
         Self(upstream)
     }
+
+    /// What is called.
+    pub(super) fn upstream(&self) -> Upstream {
+        self.0.clone()
+    }
 }
 
 impl Service<http::Request<Body>> for Channel {
@@ -71,7 +76,7 @@ fn vetted(answer: http::Response<Body>) -> http::Response<Body> {
     http::Response::from_parts(head, Body::new(body))
 }
 
-fn drop_bad_details(headers: &mut http::HeaderMap) {
+pub(super) fn drop_bad_details(headers: &mut http::HeaderMap) {
     // As tonic reads them.
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -83,7 +88,7 @@ fn drop_bad_details(headers: &mut http::HeaderMap) {
     }
 }
 
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> Status {
+pub(super) fn unreachable(error: &(dyn std::error::Error + 'static)) -> Status {
     match error.downcast_ref::<Status>() {
         Some(status) => status.clone(),
         None => {
@@ -117,18 +122,19 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Waits for a unary call, and names it in its error.
-pub(super) async fn unary<T>(
+pub(super) fn timed<T>(
     method: &'static str,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(UNARY_TIMEOUT, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
+    call: impl Future<Output = Result<T, Status>>,
+) -> impl Future<Output = Result<T, Error>> {
+    let answer = tokio::time::timeout(UNARY_TIMEOUT, call);
+    answer.map(move |answer| match answer {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(Error::from_status(method, status)),
         Err(_) => {
             let reason = format!("the cache did not answer in {} s", UNARY_TIMEOUT.as_secs());
             Err(Error::Unreachable { method, reason })
         }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@
 use std::hash::{Hash as _, Hasher};
 use std::sync::{Arc, LazyLock};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
-use tonic::metadata::{BinaryMetadataValue, KeyAndValueRef, MetadataMap, MetadataValue};
+use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
 
 use super::credential::{Credential, ServiceCredential};
 use super::quoted;
@@ -21,7 +22,7 @@ const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-
 
 /// RequestMetadata of our own calls. Without `correlated_invocations_id`:
 /// Buildfarm reads flags from that field.
-static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
+static OWN_METADATA: LazyLock<(HeaderName, HeaderValue)> = LazyLock::new(|| {
     let own = rev2::RequestMetadata {
         tool_details: Some(rev2::ToolDetails {
             tool_name: "assetgate".to_owned(),
@@ -30,7 +31,14 @@ static OWN_METADATA: LazyLock<BinaryMetadataValue> = LazyLock::new(|| {
         action_id: "assetgate".to_owned(),
         ..Default::default()
     };
-    MetadataValue::from_bytes(&own.encode_to_vec())
+    let mut metadata = MetadataMap::new();
+    let value = MetadataValue::from_bytes(&own.encode_to_vec());
+    metadata.insert_bin(REQUEST_METADATA, value);
+    let header = metadata.into_headers().into_iter().next();
+    // There is one: the line above.
+    let (name, value) = header.unwrap_or((None, HeaderValue::from_static("")));
+    let name = name.unwrap_or(HeaderName::from_static(REQUEST_METADATA));
+    (name, value)
 });
 
 /// Who our own calls are made as. Cheap to clone.
@@ -143,17 +151,22 @@ impl CallContext {
         then(&all)
     }
 
-    /// Attaches the metadata to an upstream request, and says whose call it is.
-    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = match &self.service {
+    /// The metadata as headers of an upstream request, with whose call it is.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let metadata = match &self.service {
             // As it is now: a call may come long after its caller did.
             Some(service) => service.current().metadata().clone(),
             None => self.metadata.clone(),
         };
-        request
-            .metadata_mut()
-            .insert_bin(REQUEST_METADATA, OWN_METADATA.clone());
+        let mut headers = metadata.into_headers();
+        headers.insert(&OWN_METADATA.0, OWN_METADATA.1.clone());
+        headers
+    }
+
+    /// Attaches the metadata to an upstream request, and says whose call it is.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = MetadataMap::from_headers(self.headers());
         request
     }
 }

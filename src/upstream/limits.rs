@@ -10,13 +10,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::channel::{MAX_MESSAGE, unary};
+use super::unary::{Method, method};
 use super::{Cache, CallContext, Error};
 use crate::digest::{DigestFunction, InstanceName};
 use crate::proto::rev2;
-use rev2::capabilities_client::CapabilitiesClient;
 
-const METHOD: &str = "GetCapabilities";
+static METHOD: Method = method!("Capabilities", "GetCapabilities");
 
 /// How long an answer holds.
 const FRESH: Duration = Duration::from_secs(300);
@@ -155,7 +154,8 @@ impl Cache {
         {
             return Ok(limits.clone());
         }
-        match self.ask_limits(context, instance).await {
+        // Boxed, as it is rarely needed.
+        match Box::pin(self.ask_limits(context, instance)).await {
             Ok(limits) => {
                 let limits = Arc::new(limits);
                 self.known.set(instance, limits.clone());
@@ -170,17 +170,15 @@ impl Cache {
         context: &CallContext,
         instance: &InstanceName,
     ) -> Result<Limits, Error> {
-        let mut client =
-            CapabilitiesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let request = context.request(rev2::GetCapabilitiesRequest {
+        let request = rev2::GetCapabilitiesRequest {
             instance_name: instance.to_string(),
-        });
-        match unary(METHOD, client.get_capabilities(request)).await {
-            Ok(answer) => Ok(answer
-                .cache_capabilities
-                .as_ref()
-                .map(Limits::from_wire)
-                .unwrap_or_default()),
+        };
+        let answer = self.channel.unary(&METHOD, context, &request).await;
+        match answer {
+            Ok(rev2::ServerCapabilities {
+                cache_capabilities: answer,
+                ..
+            }) => Ok(answer.as_ref().map(Limits::from_wire).unwrap_or_default()),
             Err(error) if error.code() == Some(tonic::Code::Unimplemented) => Ok(Limits::default()),
             Err(error) => Err(error),
         }
@@ -233,7 +231,7 @@ mod tests {
             let limits = cache.limits(&ctx, &instance).await.unwrap();
             assert_eq!(limits.max_batch_bytes, 65_536);
         }
-        assert_eq!(double.calls(METHOD), 1);
+        assert_eq!(double.calls(METHOD.name), 1);
         tokio::time::advance(FRESH).await;
         double.set(|s| s.unreachable = true);
         let limits = cache.limits(&ctx, &instance).await.unwrap();

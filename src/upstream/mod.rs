@@ -36,6 +36,7 @@ mod stalls;
 mod target;
 mod transport_error;
 mod tree;
+mod unary;
 mod upkeep;
 mod upload;
 mod watch;

@@ -154,7 +154,7 @@ async fn a_credential_that_the_cache_quotes_goes_no_further() {
         assert_eq!(status.code(), Code::Unauthenticated);
         assert!(status.message().contains("no such key"), "{status}");
         let details = String::from_utf8_lossy(status.details()).into_owned();
-        let left = format!("{status:?} {details} {:?}", call.report());
+        let left = format!("{status:?} {details} {:?}", call.read(Clone::clone));
         assert!(!left.contains(TOKEN), "{left}");
     }
 }

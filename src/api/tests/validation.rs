@@ -372,7 +372,7 @@ async fn millions_of_mistakes_cost_no_more_than_some() {
     let mut client = PushClient::new(server.routes());
     let answer = client.push_blob(request).await.map(|_| ());
     assert!(violations(answer).len() < 100);
-    assert!(call.report().message.len() < 2000);
+    assert!(call.read(|report| report.message.len()) < 2000);
     let invalid = super::super::convert::PushMessage::from(PushBlobRequest {
         references_blobs: vec![rev2::Digest::default(); 1000],
         ..push(&[URN], &[], b"x")
