@@ -1,0 +1,353 @@
+//! One probe of one instance name: about thirty small calls, most of them at
+//! once, within a time limit. Never an error: what could not be seen is said.
+//!
+//! Not for: when it runs (`schedule.rs`), what follows (`report.rs`).
+//! Called by: `schedule.rs`, and `server` for `doctor`.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use tokio::join;
+
+use super::super::encoding::same_payload;
+use super::report::{Finding, Overwrite, Report, Writes, is_passing};
+use super::sample::{Entry, Sample};
+use crate::digest::{Digest, DigestFunction, InstanceName};
+use crate::proto::rev2;
+use crate::upstream::{Cache, CallContext, Error};
+
+/// For all calls of one probe together.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads of an entry that was written twice.
+const READS: usize = 8;
+
+/// What a cache answers to a look-up.
+type Found = Result<Option<rev2::ActionResult>, Error>;
+
+/// Finds out what a cache does under an instance name, for this caller.
+pub async fn probe(cache: &Cache, context: &CallContext, instance: &InstanceName) -> Report {
+    let mut report = Report::new(instance);
+    let run = async {
+        match start(cache, context, &mut report).await {
+            Ok(sample) => {
+                let run = Run {
+                    cache,
+                    context,
+                    sample: &sample,
+                };
+                run.all(&mut report).await;
+            }
+            Err(why) => report.explain(&why),
+        }
+    };
+    if tokio::time::timeout(LIMIT, run).await.is_err() {
+        report.unreachable = report.function.is_none();
+        report.explain("the cache did not answer within the 10 s a probe may take");
+    }
+    report.explain("nothing was seen of it");
+    report.at = SystemTime::now();
+    report
+}
+
+/// Asks which digest function to use, and makes what is to be written.
+async fn start(
+    cache: &Cache,
+    context: &CallContext,
+    report: &mut Report,
+) -> Result<Sample, String> {
+    let limits = match cache.limits(context, &report.instance).await {
+        Ok(limits) => limits,
+        Err(error) => {
+            report.unreachable = error.code() == Some(tonic::Code::Unavailable);
+            report.content = Finding::failed(context, &error);
+            return Err("the cache does not answer GetCapabilities".to_owned());
+        }
+    };
+    let announced = &limits.digest_functions;
+    let function = Some(DigestFunction::Sha256)
+        .filter(|sha256| announced.contains(sha256))
+        .or_else(|| announced.iter().copied().find(|f| f.is_computable()));
+    let sample = function.and_then(|function| Sample::new(&report.instance, function));
+    report.function = function;
+    sample.ok_or_else(|| "Assetgate computes no digest function of the cache".to_owned())
+}
+
+struct Run<'a> {
+    cache: &'a Cache,
+    context: &'a CallContext,
+    sample: &'a Sample,
+}
+
+impl Run<'_> {
+    async fn all(&self, report: &mut Report) {
+        let blobs = self.sample.blobs.clone();
+        let scope = &self.sample.scope;
+        if let Err(error) = self.cache.write_blobs(self.context, scope, blobs).await {
+            report.unreachable = error.code() == Some(tonic::Code::Unavailable);
+            report.content = self.failed(&error);
+            report.writes = self.write_bare().await;
+            report.explain("content cannot be written, and nothing was tried without");
+            return;
+        }
+        self.content(report).await;
+        let tree = self
+            .cache
+            .has_get_tree(self.context, scope, &self.sample.root);
+        let (tree, ()) = join!(tree, self.entries(report));
+        report.get_tree = match tree {
+            Ok(there) => Finding::Known(there),
+            Err(error) => self.failed(&error),
+        };
+    }
+
+    fn failed<T>(&self, error: &Error) -> Finding<T> {
+        Finding::failed(self.context, error)
+    }
+
+    async fn update(&self, entry: &Entry) -> Result<(), Error> {
+        let (scope, result) = (&self.sample.scope, entry.result.clone());
+        let update = self
+            .cache
+            .update_action_result(self.context, scope, &entry.action, result);
+        // What it answers is not what it keeps: that is read.
+        update.await.map(drop)
+    }
+
+    async fn get(&self, entry: &Entry) -> Found {
+        let scope = &self.sample.scope;
+        self.cache
+            .get_action_result(self.context, scope, &entry.action)
+            .await
+    }
+
+    /// Whether the Action Cache alone can be written.
+    async fn write_bare(&self) -> Finding<Writes> {
+        let entry = &self.sample.bare;
+        if let Err(error) = self.update(entry).await {
+            return self.failed(&error);
+        }
+        match self.get(entry).await {
+            Ok(Some(_)) => Finding::Known(Writes::Kept),
+            Ok(None) => Finding::Known(Writes::Dropped),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Reading, and what is told to be missing.
+    async fn content(&self, report: &mut Report) {
+        let sample = self.sample;
+        let asked = [&sample.present, &sample.absent, &sample.resized];
+        let missing = self.cache.find_missing(self.context, &sample.scope, asked);
+        let read = self
+            .cache
+            .read_blob(self.context, &sample.scope, &sample.present);
+        let (missing, read) = join!(missing, read);
+        let missing = match missing {
+            Ok(missing) => missing,
+            Err(error) => {
+                report.content = self.failed(&error);
+                return;
+            }
+        };
+        report.sizes = Finding::Known(missing.contains(&sample.resized));
+        report.content = match read {
+            Ok(read) => {
+                let told = missing.contains(&sample.absent) && !missing.contains(&sample.present);
+                Finding::Known(told && read.is_some())
+            }
+            Err(error) => self.failed(&error),
+        };
+    }
+
+    /// Everything about the Action Cache.
+    async fn entries(&self, report: &mut Report) {
+        let sample = self.sample;
+        // The first alone: where it is refused, so are all.
+        if let Err(error) = self.update(&sample.first).await {
+            report.writes = self.failed(&error);
+            report.explain("the Action Cache takes no entries");
+            return;
+        }
+        let updates = [
+            &sample.second,
+            &sample.directory,
+            &sample.no_file,
+            &sample.no_tree_file,
+            &sample.no_pin,
+            &sample.no_tree,
+            &sample.no_pin_tree,
+        ];
+        let written = join_all(updates.map(|entry| self.update(entry))).await;
+        let [
+            second,
+            directory,
+            no_file,
+            no_tree_file,
+            no_pin,
+            no_tree,
+            no_pin_tree,
+        ] = &written[..]
+        else {
+            return;
+        };
+        let reads = join_all((0..READS).map(|_| self.get(&sample.first)));
+        let (reads, whole) = join!(reads, self.get_if(directory, &sample.directory));
+        self.judge_control(report, &reads);
+        self.judge_overwrite(report, second, &reads);
+        let blob = report.writes.is(Writes::Kept);
+        let directory = self.judge_directory(report, &whole) && blob;
+        let (files, trees, pins, no_tree, no_pins, other) = join!(
+            self.withheld(blob, no_file, &sample.no_file),
+            self.withheld(directory, no_tree_file, &sample.no_tree_file),
+            self.withheld(blob, no_pin, &sample.no_pin),
+            self.withheld(directory, no_tree, &sample.no_tree),
+            self.withheld(blob, no_pin_tree, &sample.no_pin_tree),
+            self.other_instance(blob),
+        );
+        report.files = files;
+        report.trees = trees;
+        report.pins = pins;
+        report.lost_trees = both(no_tree, no_pins);
+        report.instances = other;
+    }
+
+    async fn get_if(&self, written: &Result<(), Error>, entry: &Entry) -> Found {
+        match written {
+            Ok(()) => self.get(entry).await,
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// Whether the complete entry is there, with its payload.
+    fn judge_control(&self, report: &mut Report, reads: &[Found]) {
+        let found: Vec<&rev2::ActionResult> = entries(reads).collect();
+        let ours = |entry: &&&rev2::ActionResult| self.which(entry).is_some();
+        let Some(entry) = found.iter().find(ours) else {
+            let failed = reads.iter().find_map(|read| read.as_ref().err());
+            report.writes = match (found.is_empty(), failed) {
+                (false, _) => Finding::Known(Writes::Altered),
+                (true, Some(error)) => self.failed(error),
+                (true, None) => Finding::Known(Writes::Dropped),
+            };
+            return;
+        };
+        report.writes = Finding::Known(Writes::Kept);
+        let sent = [&self.sample.first, &self.sample.second];
+        let same = |sent: &&Entry| same_payload(&sent.result, entry) == Some(true);
+        report.payload = Finding::Known(sent.iter().any(same));
+    }
+
+    /// Which of the two contents an entry names.
+    fn which(&self, entry: &rev2::ActionResult) -> Option<bool> {
+        let outputs =
+            |e: &rev2::ActionResult| e.output_files.first().and_then(|f| f.digest.clone());
+        let digest = outputs(entry)?;
+        let is = |sent: &Entry| outputs(&sent.result).as_ref() == Some(&digest);
+        match (is(&self.sample.first), is(&self.sample.second)) {
+            (true, _) => Some(false),
+            (_, true) => Some(true),
+            _ => None,
+        }
+    }
+
+    fn judge_overwrite(&self, report: &mut Report, second: &Result<(), Error>, reads: &[Found]) {
+        if !report.writes.is(Writes::Kept) {
+            return;
+        }
+        if let Err(error) = second {
+            report.overwrite = self.failed(error);
+            return;
+        }
+        if let Some(error) = reads.iter().find_map(|read| read.as_ref().err()) {
+            report.overwrite = self.failed(error);
+            return;
+        }
+        let seen: Vec<Option<bool>> = entries(reads).map(|entry| self.which(entry)).collect();
+        let all = |which| seen.len() == READS && seen.iter().all(|s| *s == Some(which));
+        report.overwrite = Finding::Known(match (all(true), all(false)) {
+            (true, _) => Overwrite::LastWins,
+            (_, true) => Overwrite::FirstWins,
+            _ => Overwrite::Stale,
+        });
+    }
+
+    /// Whether the complete directory is there.
+    fn judge_directory(&self, report: &mut Report, whole: &Found) -> bool {
+        match whole {
+            Ok(Some(entry)) => {
+                let root = Some(self.sample.root.to_wire());
+                let mut roots = entry.output_directories.iter();
+                let kept = roots.any(|d| d.root_directory_digest == root);
+                report.root_digest = Finding::Known(kept);
+                true
+            }
+            Ok(None) => {
+                let why = "a complete entry of a directory is not given back";
+                report.root_digest = Finding::Unknown(why.to_owned());
+                false
+            }
+            Err(error) => {
+                report.root_digest = self.failed(error);
+                false
+            }
+        }
+    }
+
+    /// Whether an entry that names missing content is withheld, which says
+    /// something only if a complete one like it is given out.
+    async fn withheld(
+        &self,
+        control: bool,
+        written: &Result<(), Error>,
+        entry: &Entry,
+    ) -> Finding<bool> {
+        if !control {
+            return Finding::Unknown("not even a complete entry is given back".to_owned());
+        }
+        if let Err(error) = written {
+            return self.failed(error);
+        }
+        match self.get(entry).await {
+            Ok(found) => Finding::Known(found.is_none()),
+            Err(error) => Finding::Unknown(match self.failed::<bool>(&error) {
+                Finding::Unknown(why) => why,
+                _ => self.context.redact(&error.to_string()),
+            }),
+        }
+    }
+
+    /// Whether another instance name has other entries. One that the cache
+    /// does not know has.
+    async fn other_instance(&self, control: bool) -> Finding<bool> {
+        if !control {
+            return Finding::default();
+        }
+        let mut scope = self.sample.scope.clone();
+        scope.instance = self.sample.other_instance.clone();
+        let action: &Digest = &self.sample.first.action;
+        let found = self
+            .cache
+            .get_action_result(self.context, &scope, action)
+            .await;
+        match found {
+            Ok(found) => Finding::Known(found.is_none()),
+            Err(Error::Status { status, .. }) if !is_passing(status.code()) => Finding::Known(true),
+            Err(error) => self.failed(&error),
+        }
+    }
+}
+
+fn entries(reads: &[Found]) -> impl Iterator<Item = &rev2::ActionResult> {
+    reads.iter().filter_map(|read| read.as_ref().ok()?.as_ref())
+}
+
+/// Known only if both are; one that is not so decides.
+fn both(a: Finding<bool>, b: Finding<bool>) -> Finding<bool> {
+    match (a, b) {
+        (a, Finding::Known(true)) => a,
+        (Finding::Known(true), b) => b,
+        (Finding::Known(false), _) | (_, Finding::Known(false)) => Finding::Known(false),
+        (a, _) => a,
+    }
+}
