@@ -20,8 +20,10 @@ use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
-use crate::store::{ActionCacheStore, MacKeys, Probes, ReferenceSettings};
-use crate::upstream::{Cache, Identity};
+use crate::store::{
+    ActionCacheStore, MacKeys, OwnContext, Prober, ProberSettings, Probes, ReferenceSettings, Told,
+};
+use crate::upstream::{Cache, CallContext, Identity};
 
 /// What all listener threads share.
 pub(super) struct Assembly {
@@ -35,6 +37,7 @@ pub(super) struct Assembly {
     errors: ErrorSettings,
     references: ReferenceSettings,
     probes: Probes,
+    prober: Option<Prober>,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -47,6 +50,7 @@ impl Assembly {
         observer: Arc<Observer>,
         drain: Drain,
         stopping: Drain,
+        told: Told,
     ) -> anyhow::Result<Self> {
         let Near { upstream, target } = backend.near();
         if let crate::forward::Target::Pool(pool) = target {
@@ -60,6 +64,13 @@ impl Assembly {
         let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
             .map_err(|errors| anyhow::anyhow!(join(&errors)))
             .context("fetching")?;
+        let prober = config.probe.enabled.then(|| {
+            let settings = probe_settings(config, told);
+            Prober::new(far.clone(), settings, stopping.clone(), Handle::current())
+        });
+        if let Some(prober) = &prober {
+            probes.attach(prober.clone());
+        }
         let resolver = Resolver::new(
             store,
             fetcher,
@@ -77,8 +88,14 @@ impl Assembly {
             errors: error_settings(config),
             references,
             probes,
+            prober,
             stopping,
         })
+    }
+
+    /// What is known of the cache, and what finds out; `None` is nothing.
+    pub(super) fn prober(&self) -> (Probes, Option<Prober>) {
+        (self.probes.clone(), self.prober.clone())
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
@@ -165,6 +182,19 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
         spool_dir: fetch.spool_dir,
         spool_size: fetch.spool_size,
         ..fetcher::Settings::default()
+    }
+}
+
+/// Also of `doctor`.
+pub(super) fn probe_settings(config: &Config, told: Told) -> ProberSettings {
+    // A service credential, once there is one, belongs here.
+    let own: OwnContext = Arc::new(CallContext::default);
+    ProberSettings {
+        instances: config.probe.instances.clone(),
+        interval: config.probe.interval,
+        own,
+        told,
+        ..ProberSettings::default()
     }
 }
 

@@ -296,7 +296,7 @@ impl rev2::action_cache_server::ActionCache for Double {
     ) -> Result<Response<rev2::ActionResult>, Status> {
         let request = request.into_inner();
         let digest = request.action_digest.unwrap_or_default();
-        let mut state = self.0.lock();
+        let state = self.0.lock();
         let key = state.key(&request.instance_name, &digest)?;
         let reads = state.log.iter().filter(|m| *m == "GetActionResult").count();
         let former = state.former.get(&key).cloned();

@@ -3,7 +3,7 @@
 use tonic::Code;
 
 use super::super::{CHECKS, Carrier, Condition, Modes, Overwrite, Report, Writes, probe};
-use super::{ctx, line, probed, values};
+use super::{line, probed, values};
 use crate::digest::InstanceName;
 use crate::proto::rev2;
 use crate::upstream::CallContext;

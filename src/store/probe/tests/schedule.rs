@@ -227,7 +227,7 @@ async fn a_cache_that_is_down_is_tried_again_soon_and_less_and_less_often() {
 async fn what_is_required_is_waited_for_if_it_may_yet_come() {
     let double = good();
     let settings = ProberSettings::default();
-    let (probes, prober, _drain) = prober(&double, settings);
+    let (probes, prober, drain) = prober(&double, settings);
     let all = [Condition::Writable, Condition::Complete];
     prober.require(&probes, &all).await.unwrap();
 
@@ -243,7 +243,7 @@ async fn what_is_required_is_waited_for_if_it_may_yet_come() {
 
     double.set(|s| s.unreachable = true);
     let cache = double.clone();
-    let heal = tokio::spawn(async move {
+    let heal = drain.spawn(async move {
         tokio::time::sleep(Duration::from_secs(5)).await;
         cache.set(|s| (s.unreachable, s.refuse_updates) = (false, false));
     });
