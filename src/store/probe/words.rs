@@ -217,7 +217,7 @@ impl Report {
                 Finding::Unknown(why) => why.as_str(),
                 _ => "no answer",
             };
-            return format!("the cache cannot be reached: {why}");
+            return format!("the cache did not answer: {why}");
         }
         if self.references_work() {
             let cost = match (self.files.is(true), self.checks_trees()) {

@@ -265,7 +265,7 @@ async fn a_cache_that_is_not_there() {
     assert_eq!(report.outcome(), "unreachable");
     assert_eq!(
         report.text(),
-        "Probe of the default instance (no digest function): the cache cannot be reached: \
+        "Probe of the default instance (no digest function): the cache did not answer: \
          connecting to 127.0.0.1:1: refused (GetCapabilities was due)\n"
     );
     assert!(Condition::ALL.into_iter().all(|c| c.is_open(&report)));
