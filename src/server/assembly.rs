@@ -21,7 +21,8 @@ use crate::fetcher::{self, HttpFetcher};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{
-    ActionCacheStore, MacKeys, OwnContext, Prober, ProberSettings, Probes, ReferenceSettings, Told,
+    ActionCacheStore, MacKeys, OwnContext, ProbeTarget, Prober, ProberSettings, Probes,
+    ReferenceSettings, Told,
 };
 use crate::upstream::{Cache, CallContext, Identity};
 
@@ -66,7 +67,11 @@ impl Assembly {
             .context("fetching")?;
         let prober = config.probe.enabled.then(|| {
             let settings = probe_settings(config, told);
-            Prober::new(far.clone(), settings, stopping.clone(), Handle::current())
+            let target = ProbeTarget {
+                content: far.clone(),
+                elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
+            };
+            Prober::new(target, settings, stopping.clone(), Handle::current())
         });
         if let Some(prober) = &prober {
             probes.attach(prober.clone());

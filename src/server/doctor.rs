@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::assembly::probe_settings;
 use super::backend::Backend;
 use crate::config::Config;
-use crate::store::{Report, probe};
+use crate::store::{ProbeTarget, Report, probe};
 use crate::upstream::Cache;
 
 /// Probes the cache under every name of `probe.instances`.
@@ -25,12 +25,15 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Report>> {
         .context("a runtime for the probe")?;
     let reports = runtime.block_on(async {
         let backend = Backend::open(config)?;
-        let cache = Cache::new(backend.near().upstream);
+        let target = ProbeTarget {
+            content: Cache::new(backend.near().upstream),
+            elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
+        };
         let settings = probe_settings(config, Arc::new(|_| {}));
         let mut reports = Vec::new();
         for instance in &settings.instances {
             let context = (settings.own)();
-            reports.push(probe(&cache, &context, instance).await);
+            reports.push(probe(&target, &context, instance).await);
         }
         anyhow::Ok(reports)
     });

@@ -22,7 +22,7 @@ use std::future::Future;
 pub use action_cache::{ActionCacheStore, ReferenceSettings};
 pub use mac::{MacKeyError, MacKeys};
 pub use probe::{
-    CHECKS, Carrier, Condition, Finding, Line, Modes, Overwrite, OwnContext, Prober,
+    CHECKS, Carrier, Condition, Finding, Line, Modes, Overwrite, OwnContext, ProbeTarget, Prober,
     ProberSettings, Probes, Report, Told, Writes, probe,
 };
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 pub use report::{Finding, Overwrite, Report, Writes};
 pub use require::Condition;
-pub use run::probe;
+pub use run::{ProbeTarget, probe};
 pub use schedule::{OwnContext, Prober, ProberSettings, Told};
 pub use words::{CHECKS, Line};
 

@@ -137,6 +137,8 @@ pub struct Report {
     pub at: SystemTime,
     /// The digest function it was done in, if the cache was reached.
     pub function: Option<DigestFunction>,
+    /// Entries are in another cache than content.
+    pub elsewhere: bool,
     /// The cache did not answer at all.
     pub unreachable: bool,
     /// Content can be written and read, and what is missing is told.
@@ -173,6 +175,7 @@ impl Report {
             instance: instance.clone(),
             at: SystemTime::now(),
             function: None,
+            elsewhere: false,
             unreachable: false,
             content: Finding::default(),
             sizes: Finding::default(),
@@ -216,9 +219,10 @@ impl Report {
         self.content.is(true)
             && self.writes.is(Writes::Kept)
             && self.payload.is_decided()
-            && [&self.files, &self.trees, &self.pins, &self.lost_trees]
-                .iter()
-                .all(|finding| finding.is_decided())
+            && (self.elsewhere
+                || [&self.files, &self.trees, &self.pins, &self.lost_trees]
+                    .iter()
+                    .all(|finding| finding.is_decided()))
     }
 
     /// Whether the caller was refused, so that another may see more.

@@ -73,6 +73,7 @@ impl Condition {
         let open = |finding: &Finding<bool>| !finding.is_decided();
         match self {
             C::Writable => open(&report.content) || !report.writes.is_decided(),
+            C::Complete if report.elsewhere => false,
             C::Complete => [
                 &report.files,
                 &report.trees,

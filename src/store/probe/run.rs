@@ -25,14 +25,30 @@ const READS: usize = 8;
 /// What a cache answers to a look-up.
 type Found = Result<Option<rev2::ActionResult>, Error>;
 
+/// The cache to probe.
+#[derive(Debug, Clone)]
+pub struct ProbeTarget {
+    /// Where content is.
+    pub content: Cache,
+    /// Where references are, if not there.
+    pub elsewhere: Option<Cache>,
+}
+
+impl ProbeTarget {
+    fn entries(&self) -> &Cache {
+        self.elsewhere.as_ref().unwrap_or(&self.content)
+    }
+}
+
 /// Finds out what a cache does under an instance name, for this caller.
-pub async fn probe(cache: &Cache, context: &CallContext, instance: &InstanceName) -> Report {
+pub async fn probe(target: &ProbeTarget, context: &CallContext, instance: &InstanceName) -> Report {
     let mut report = Report::new(instance);
+    report.elsewhere = target.elsewhere.is_some();
     let run = async {
-        match start(cache, context, &mut report).await {
+        match start(target, context, &mut report).await {
             Ok(sample) => {
                 let run = Run {
-                    cache,
+                    target,
                     context,
                     sample: &sample,
                 };
@@ -52,38 +68,51 @@ pub async fn probe(cache: &Cache, context: &CallContext, instance: &InstanceName
 
 /// Asks which digest function to use, and makes what is to be written.
 async fn start(
-    cache: &Cache,
+    target: &ProbeTarget,
     context: &CallContext,
     report: &mut Report,
 ) -> Result<Sample, String> {
-    let limits = match cache.limits(context, &report.instance).await {
-        Ok(limits) => limits,
-        Err(error) => {
-            report.unreachable = error.code() == Some(tonic::Code::Unavailable);
-            report.content = Finding::failed(context, &error);
-            return Err("the cache does not answer GetCapabilities".to_owned());
+    let mut functions = Vec::new();
+    for cache in [&target.content, target.entries()] {
+        match cache.limits(context, &report.instance).await {
+            Ok(limits) => functions.push(function(&limits.digest_functions)),
+            Err(error) => {
+                report.unreachable = error.code() == Some(tonic::Code::Unavailable);
+                report.content = Finding::failed(context, &error);
+                return Err("the cache does not answer GetCapabilities".to_owned());
+            }
         }
+    }
+    let [Some(content), Some(at)] = functions[..] else {
+        return Err("Assetgate computes no digest function of the cache".to_owned());
     };
-    let announced = &limits.digest_functions;
-    let function = Some(DigestFunction::Sha256)
+    report.function = Some(content);
+    Sample::new(&report.instance, content, at, report.elsewhere)
+        .ok_or_else(|| "no sample could be made".to_owned())
+}
+
+/// The one to probe with.
+fn function(announced: &[DigestFunction]) -> Option<DigestFunction> {
+    Some(DigestFunction::Sha256)
         .filter(|sha256| announced.contains(sha256))
-        .or_else(|| announced.iter().copied().find(|f| f.is_computable()));
-    let sample = function.and_then(|function| Sample::new(&report.instance, function));
-    report.function = function;
-    sample.ok_or_else(|| "Assetgate computes no digest function of the cache".to_owned())
+        .or_else(|| announced.iter().copied().find(|f| f.is_computable()))
 }
 
 struct Run<'a> {
-    cache: &'a Cache,
+    target: &'a ProbeTarget,
     context: &'a CallContext,
     sample: &'a Sample,
 }
 
 impl Run<'_> {
     async fn all(&self, report: &mut Report) {
-        let blobs = self.sample.blobs.clone();
-        let scope = &self.sample.scope;
-        if let Err(error) = self.cache.write_blobs(self.context, scope, blobs).await {
+        let (context, sample) = (self.context, self.sample);
+        let (content, scope) = (&self.target.content, &sample.scope);
+        let mut blobs = sample.blobs.clone();
+        if !report.elsewhere {
+            blobs.extend(sample.messages.iter().cloned());
+        }
+        if let Err(error) = content.write_blobs(context, scope, blobs).await {
             report.unreachable = error.code() == Some(tonic::Code::Unavailable);
             report.content = self.failed(&error);
             report.writes = self.write_bare().await;
@@ -91,9 +120,7 @@ impl Run<'_> {
             return;
         }
         self.content(report).await;
-        let tree = self
-            .cache
-            .has_get_tree(self.context, scope, &self.sample.root);
+        let tree = content.has_get_tree(context, scope, &sample.root);
         let (tree, ()) = join!(tree, self.entries(report));
         report.get_tree = match tree {
             Ok(there) => Finding::Known(there),
@@ -106,18 +133,17 @@ impl Run<'_> {
     }
 
     async fn update(&self, entry: &Entry) -> Result<(), Error> {
-        let (scope, result) = (&self.sample.scope, entry.result.clone());
-        let update = self
-            .cache
-            .update_action_result(self.context, scope, &entry.action, result);
+        let (at, result) = (&self.sample.at, entry.result.clone());
+        let cache = self.target.entries();
+        let update = cache.update_action_result(self.context, at, &entry.action, result);
         // What it answers is not what it keeps: that is read.
         update.await.map(drop)
     }
 
     async fn get(&self, entry: &Entry) -> Found {
-        let scope = &self.sample.scope;
-        self.cache
-            .get_action_result(self.context, scope, &entry.action)
+        let (cache, at) = (self.target.entries(), &self.sample.at);
+        cache
+            .get_action_result(self.context, at, &entry.action)
             .await
     }
 
@@ -138,10 +164,9 @@ impl Run<'_> {
     async fn content(&self, report: &mut Report) {
         let sample = self.sample;
         let asked = [&sample.present, &sample.absent, &sample.resized];
-        let missing = self.cache.find_missing(self.context, &sample.scope, asked);
-        let read = self
-            .cache
-            .read_blob(self.context, &sample.scope, &sample.present);
+        let (cache, context, scope) = (&self.target.content, self.context, &sample.scope);
+        let missing = cache.find_missing(context, scope, asked);
+        let read = cache.read_blob(context, scope, &sample.present);
         let (missing, read) = join!(missing, read);
         let missing = match missing {
             Ok(missing) => missing,
@@ -162,13 +187,34 @@ impl Run<'_> {
 
     /// Everything about the Action Cache.
     async fn entries(&self, report: &mut Report) {
-        let sample = self.sample;
+        if report.elsewhere {
+            let (cache, messages) = (self.target.entries(), self.sample.messages.clone());
+            let at = &self.sample.at;
+            if let Err(error) = cache.write_blobs(self.context, at, messages).await {
+                report.writes = self.failed(&error);
+                report.explain("keys of references cannot be written where references are kept");
+                return;
+            }
+        }
         // The first alone: where it is refused, so are all.
-        if let Err(error) = self.update(&sample.first).await {
+        if let Err(error) = self.update(&self.sample.first).await {
             report.writes = self.failed(&error);
             report.explain("the Action Cache takes no entries");
             return;
         }
+        if report.elsewhere {
+            let second = self.update(&self.sample.second).await;
+            self.control(report, &second).await;
+            report.instances = self.other_instance(report.writes.is(Writes::Kept)).await;
+            report.explain("references are kept apart from content, and have no outputs there");
+            return;
+        }
+        self.with_outputs(report).await;
+    }
+
+    /// Entries that name content.
+    async fn with_outputs(&self, report: &mut Report) {
+        let sample = self.sample;
         let updates = [
             &sample.second,
             &sample.directory,
@@ -191,10 +237,8 @@ impl Run<'_> {
         else {
             return;
         };
-        let reads = join_all((0..READS).map(|_| self.get(&sample.first)));
-        let (reads, whole) = join!(reads, self.get_if(directory, &sample.directory));
-        self.judge_control(report, &reads);
-        self.judge_overwrite(report, second, &reads);
+        let whole = self.get_if(directory, &sample.directory);
+        let ((), whole) = join!(self.control(report, second), whole);
         let blob = report.writes.is(Writes::Kept);
         let directory = self.judge_directory(report, &whole) && blob;
         let (files, trees, pins, no_tree, no_pins, other) = join!(
@@ -210,6 +254,13 @@ impl Run<'_> {
         report.pins = pins;
         report.lost_trees = both(no_tree, no_pins);
         report.instances = other;
+    }
+
+    /// The complete entry that was written twice.
+    async fn control(&self, report: &mut Report, second: &Result<(), Error>) {
+        let reads = join_all((0..READS).map(|_| self.get(&self.sample.first))).await;
+        self.judge_control(report, &reads);
+        self.judge_overwrite(report, second, &reads);
     }
 
     async fn get_if(&self, written: &Result<(), Error>, entry: &Entry) -> Found {
@@ -233,17 +284,23 @@ impl Run<'_> {
             return;
         };
         report.writes = Finding::Known(Writes::Kept);
+        let function = self.sample.at.function;
         let sent = [&self.sample.first, &self.sample.second];
-        let same = |sent: &&Entry| same_payload(&sent.result, entry) == Some(true);
+        let same = |sent: &&Entry| same_payload(function, &sent.result, entry) == Some(true);
         report.payload = Finding::Known(sent.iter().any(same));
     }
 
-    /// Which of the two contents an entry names.
+    /// Which of the two entries this is: by what it names, or by its time
+    /// where it names nothing. Payloads may be lost.
     fn which(&self, entry: &rev2::ActionResult) -> Option<bool> {
-        let outputs =
-            |e: &rev2::ActionResult| e.output_files.first().and_then(|f| f.digest.clone());
-        let digest = outputs(entry)?;
-        let is = |sent: &Entry| outputs(&sent.result).as_ref() == Some(&digest);
+        let marks = |e: &rev2::ActionResult| {
+            let file = e.output_files.first().and_then(|f| f.digest.clone());
+            let metadata = e.execution_metadata.as_ref();
+            let time = metadata.and_then(|m| m.worker_completed_timestamp);
+            (file.clone(), time.filter(|_| file.is_none()))
+        };
+        let found = marks(entry);
+        let is = |sent: &Entry| marks(&sent.result) == found;
         match (is(&self.sample.first), is(&self.sample.second)) {
             (true, _) => Some(false),
             (_, true) => Some(true),
@@ -323,13 +380,11 @@ impl Run<'_> {
         if !control {
             return Finding::default();
         }
-        let mut scope = self.sample.scope.clone();
+        let mut scope = self.sample.at.clone();
         scope.instance = self.sample.other_instance.clone();
         let action: &Digest = &self.sample.first.action;
-        let found = self
-            .cache
-            .get_action_result(self.context, &scope, action)
-            .await;
+        let cache = self.target.entries();
+        let found = cache.get_action_result(self.context, &scope, action).await;
         match found {
             Ok(found) => Finding::Known(found.is_none()),
             Err(Error::Status { status, .. }) if !is_passing(status.code()) => Finding::Known(true),

@@ -5,13 +5,14 @@
 //! Called by: `run.rs`.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::super::encoding::{Blob, EncodedKey, Outputs, encode_entry, encode_key};
+use super::super::encoding::{Blob, Format, Outputs, encode_entry, encode_key};
 use super::super::tree;
+use super::Carrier;
 use crate::asset::{
     AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source, Uri, Validators,
 };
@@ -30,10 +31,13 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) scope: Scope,
+    /// The same for entries, which may stand in another cache.
+    pub(super) at: Scope,
     /// A name nobody uses.
     pub(super) other_instance: InstanceName,
-    /// To upload before the entries.
+    /// To upload before the entries: content, and the messages of their keys.
     pub(super) blobs: Vec<Blob>,
+    pub(super) messages: Vec<Blob>,
     /// Digests never uploaded, and one of uploaded content with another size.
     pub(super) absent: Digest,
     pub(super) resized: Digest,
@@ -56,14 +60,25 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// A new one; `None` if the digest function cannot be computed.
-    pub(super) fn new(instance: &InstanceName, function: DigestFunction) -> Option<Self> {
+    /// A new one, with entries that name content of `function` under keys of
+    /// `at`; `None` if a digest function cannot be computed.
+    pub(super) fn new(
+        instance: &InstanceName,
+        function: DigestFunction,
+        at: DigestFunction,
+        detached: bool,
+    ) -> Option<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let mut maker = Maker {
-            namespace: format!("assetgate-probe-{id}"),
+            format: Format {
+                namespace: format!("assetgate-probe-{id}").into(),
+                mac: None,
+            },
             scope: Scope::new(instance.clone(), function),
+            at: Scope::new(instance.clone(), at),
             now: SystemTime::now(),
             blobs: Vec::new(),
+            messages: Vec::new(),
         };
         let (one, two, pinned) = (maker.upload("1")?, maker.upload("2")?, maker.upload("3")?);
         let pins = [maker.pin(&pinned, true)?];
@@ -79,11 +94,11 @@ impl Sample {
         let lost_pins = [maker.pin(&maker.absent("7")?, false)?];
         let no_file = maker.absent("8")?;
         Some(Self {
-            other_instance: InstanceName::new(&maker.namespace).ok()?,
+            other_instance: InstanceName::new(&maker.format.namespace).ok()?,
             absent: maker.absent("9")?,
             resized: Digest::new(function, one.hash(), one.size() + 1).ok()?,
-            first: maker.blob("control", &one, &pins)?,
-            second: maker.blob("control", &two, &pins)?,
+            first: maker.control(&one, &pins, detached)?,
+            second: maker.control(&two, &pins, detached)?,
             directory: maker.directory("directory", &root, tree, &[tree_pins])?,
             bare: maker.bare(&one)?,
             no_file: maker.blob("no-file", &no_file, &[])?,
@@ -94,21 +109,25 @@ impl Sample {
             root,
             present: one,
             scope: maker.scope,
+            at: maker.at,
             blobs: maker.blobs,
+            messages: maker.messages,
         })
     }
 }
 
 struct Maker {
-    namespace: String,
+    format: Format,
     scope: Scope,
+    at: Scope,
     now: SystemTime,
     blobs: Vec<Blob>,
+    messages: Vec<Blob>,
 }
 
 impl Maker {
     fn content(&self, name: &str) -> Bytes {
-        format!("{} {name}\n", self.namespace).into()
+        format!("{} {name}\n", self.format.namespace).into()
     }
 
     /// Content of this name, which nobody uploads.
@@ -176,6 +195,19 @@ impl Maker {
         Some((nodes.first()?.digest.clone(), tree))
     }
 
+    /// One of the two for the same key; later ones are of a later time.
+    fn control(&mut self, digest: &Digest, pins: &[Digest], detached: bool) -> Option<Entry> {
+        self.now += Duration::from_secs(1);
+        if !detached {
+            return self.blob("control", digest, pins);
+        }
+        let outputs = Outputs {
+            detached: Some(Vec::new()),
+            ..Outputs::default()
+        };
+        self.entry("control", AssetKind::Blob, digest, &outputs)
+    }
+
     fn blob(&mut self, name: &str, digest: &Digest, pins: &[Digest]) -> Option<Entry> {
         let outputs = Outputs {
             pins: pins.to_vec(),
@@ -223,7 +255,7 @@ impl Maker {
                 qualifiers: Qualifiers::default(),
             },
         };
-        let encoded: EncodedKey = encode_key(&self.namespace, &key)?;
+        let encoded = encode_key(&self.format.namespace, &key, self.at.function)?;
         let reference = AssetReference {
             kind,
             digest: digest.clone(),
@@ -237,9 +269,11 @@ impl Maker {
             referenced_blobs: Vec::new(),
             referenced_directories: Vec::new(),
         };
-        let result = encode_entry(&self.namespace, &key, &encoded, &reference, outputs);
+        let carrier = Carrier::Metadata;
+        let (format, reference) = (&self.format, &reference);
+        let (result, _) = encode_entry(format, &key, &encoded, reference, outputs, carrier);
         let action = encoded.action.0.clone();
-        self.blobs.extend([encoded.command, encoded.action]);
+        self.messages.extend([encoded.command, encoded.action]);
         Some(Entry { action, result })
     }
 }

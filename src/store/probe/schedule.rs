@@ -15,10 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::require::Condition;
-use super::{Known, Probes, Report, probe, tell};
+use super::{Known, ProbeTarget, Probes, Report, probe, tell};
 use crate::digest::InstanceName;
 use crate::drain::Drain;
-use crate::upstream::{Cache, CallContext};
+use crate::upstream::CallContext;
 
 /// Probes of one instance name that ended without a complete report are this
 /// far apart, whatever callers do.
@@ -72,7 +72,7 @@ impl Default for ProberSettings {
 pub struct Prober(Arc<Inner>);
 
 struct Inner {
-    cache: Cache,
+    target: ProbeTarget,
     settings: ProberSettings,
     drain: Drain,
     runtime: Handle,
@@ -109,9 +109,14 @@ impl std::fmt::Debug for Prober {
 impl Prober {
     /// A prober whose probes run on `runtime` and end with `drain`.
     #[must_use]
-    pub fn new(cache: Cache, settings: ProberSettings, drain: Drain, runtime: Handle) -> Self {
+    pub fn new(
+        target: ProbeTarget,
+        settings: ProberSettings,
+        drain: Drain,
+        runtime: Handle,
+    ) -> Self {
         Self(Arc::new(Inner {
-            cache,
+            target,
             settings,
             drain,
             runtime,
@@ -141,7 +146,7 @@ impl Prober {
         let (prober, probes, context) = (self.clone(), probes.clone(), context.clone());
         let task = async move {
             tokio::select! {
-                report = probe(&prober.0.cache, &context, &turn.instance) => {
+                report = probe(&prober.0.target, &context, &turn.instance) => {
                     prober.note(&probes, report);
                 }
                 () = prober.0.drain.started() => {}
@@ -166,7 +171,7 @@ impl Prober {
         }
         let _turn = self.turn(instance, slot);
         let context = (self.0.settings.own)();
-        let report = probe(&self.0.cache, &context, instance).await;
+        let report = probe(&self.0.target, &context, instance).await;
         self.note(probes, report.clone());
         Some(report)
     }

@@ -220,6 +220,11 @@ impl Report {
             return format!("the cache did not answer: {why}");
         }
         if self.references_work() {
+            if self.elsewhere {
+                return "references work; they are kept apart from content, so Assetgate asks the \
+                        CAS at each hit"
+                    .to_owned();
+            }
             let cost = match (self.files.is(true), self.checks_trees()) {
                 (true, true) => "the cache checks that content is complete, so a hit is one call",
                 (true, false) => {

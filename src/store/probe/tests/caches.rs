@@ -2,8 +2,10 @@
 
 use tonic::Code;
 
-use super::super::{CHECKS, Carrier, Condition, Modes, Overwrite, Report, Writes, probe};
-use super::{line, probed, values};
+use super::super::{
+    CHECKS, Carrier, Condition, Modes, Overwrite, ProbeTarget, Report, Writes, probe,
+};
+use super::{ctx, line, probed, target, values};
 use crate::digest::InstanceName;
 use crate::proto::rev2;
 use crate::upstream::CallContext;
@@ -99,7 +101,7 @@ async fn files_checked_and_trees_not() {
 }
 
 #[tokio::test]
-async fn nativelink_loses_the_root_digest_and_checks_nothing_without_a_tree() {
+async fn a_cache_that_loses_the_root_digest_and_checks_nothing_without_a_tree() {
     let double = good();
     double.set(|s| {
         s.loses_root_digest = true;
@@ -114,7 +116,7 @@ async fn nativelink_loses_the_root_digest_and_checks_nothing_without_a_tree() {
 }
 
 #[tokio::test]
-async fn casd_and_buildgrid_walk_the_root_instead() {
+async fn a_root_may_stand_in_for_a_lost_tree_and_sizes_may_be_ignored() {
     for code in [Code::InvalidArgument, Code::PermissionDenied] {
         let double = good();
         double.set(|s| {
@@ -130,7 +132,7 @@ async fn casd_and_buildgrid_walk_the_root_instead() {
 }
 
 #[tokio::test]
-async fn bazel_remote_refuses_entries_without_a_tree_and_ignores_instances() {
+async fn entries_that_are_refused_say_nothing_of_what_is_lost_later() {
     let double = good();
     double.set(|s| {
         s.checks.lost_tree = LostTree::UpdateRefused;
@@ -301,7 +303,7 @@ async fn credentials_are_in_no_report() {
     let mut caller = tonic::metadata::MetadataMap::new();
     caller.insert("authorization", "Bearer s3cr3t-token".parse().unwrap());
     let context = CallContext::from_caller(&caller);
-    let report = probe(&double.cache(), &context, &InstanceName::default()).await;
+    let report = probe(&target(&double), &context, &InstanceName::default()).await;
     let told = format!("{}{}{report:?}", report.text(), report.json());
     assert!(!told.contains("s3cr3t"), "{told}");
     assert!(told.contains("token … may not write"), "{told}");
@@ -333,4 +335,33 @@ async fn reports_for_machines_name_every_check() {
     assert_eq!(json["outcome"], "complete");
     assert_eq!(json["references_work"], true);
     assert_eq!(json["digest_function"], "SHA256");
+}
+
+#[tokio::test]
+async fn references_may_be_kept_elsewhere() {
+    let (content, references) = (good(), good());
+    content.set(|s| s.refuse_updates = true);
+    let target = ProbeTarget {
+        content: content.cache(),
+        elsewhere: Some(references.cache()),
+    };
+    let name = InstanceName::default();
+    let report = probe(&target, &ctx(), &name).await;
+    assert!(report.is_complete() && report.references_work());
+    assert!(
+        report.overwrite.is(Overwrite::LastWins),
+        "{}",
+        report.text()
+    );
+    assert_eq!(line(&report, "payload").0, "yes");
+    assert_eq!(line(&report, "instances").0, "yes");
+    assert_eq!(modes(&report), Modes::default());
+    assert!(report.summary().contains("kept apart from content"));
+    assert_eq!(content.calls("UpdateActionResult"), 0);
+    assert_eq!(references.calls("FindMissingBlobs"), 0);
+
+    references.set(|s| s.refuse_updates = true);
+    let report = probe(&target, &ctx(), &name).await;
+    assert_eq!(line(&report, "writable").0, "refused");
+    assert!(!Condition::Complete.is_open(&report));
 }

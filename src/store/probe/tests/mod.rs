@@ -3,7 +3,7 @@
 mod caches;
 mod schedule;
 
-use super::{Prober, ProberSettings, Probes, Report, probe};
+use super::{ProbeTarget, Prober, ProberSettings, Probes, Report, probe};
 use crate::digest::InstanceName;
 use crate::drain::Drain;
 use crate::upstream::CallContext;
@@ -13,8 +13,15 @@ fn ctx() -> CallContext {
     CallContext::default()
 }
 
+fn target(double: &Double) -> ProbeTarget {
+    ProbeTarget {
+        content: double.cache(),
+        elsewhere: None,
+    }
+}
+
 async fn probed(double: &Double) -> Report {
-    probe(&double.cache(), &ctx(), &InstanceName::default()).await
+    probe(&target(double), &ctx(), &InstanceName::default()).await
 }
 
 /// A finding's value and text.
@@ -32,7 +39,7 @@ fn values(report: &Report) -> Vec<(&'static str, &'static str)> {
 fn prober(double: &Double, settings: ProberSettings) -> (Probes, Prober, Drain) {
     let drain = Drain::new();
     let runtime = tokio::runtime::Handle::current();
-    let prober = Prober::new(double.cache(), settings, drain.clone(), runtime);
+    let prober = Prober::new(target(double), settings, drain.clone(), runtime);
     let probes = Probes::default();
     probes.attach(prober.clone());
     (probes, prober, drain)
