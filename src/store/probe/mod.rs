@@ -2,12 +2,13 @@
 //! from it. Until something is known, the careful ones hold: presence is
 //! always asked, payloads stand where every known cache keeps them.
 //!
-//! `run.rs` does one probe with what `sample.rs` makes, `report.rs` is what it
-//! found, `words.rs` says it, `require.rs` turns it into a refusal to start,
-//! `schedule.rs` decides when.
+//! `run.rs` does one probe with what `sample.rs` makes, `judge.rs` reads the
+//! answers, `report.rs` is what it found, `words.rs` says it, `require.rs`
+//! turns it into a refusal to start, `schedule.rs` decides when.
 //! Not for: asset references themselves.
 //! Called by: `action_cache.rs` (reading), `server` (everything else).
 
+mod judge;
 mod report;
 mod require;
 mod run;

@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::join;
 
-use super::super::encoding::same_payload;
-use super::report::{Finding, Overwrite, Report, Writes, is_passing};
+use super::report::{Finding, Report, Writes, is_passing};
 use super::sample::{Entry, Sample};
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::proto::rev2;
@@ -20,10 +19,10 @@ use crate::upstream::{Cache, CallContext, Error};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Reads of an entry that was written twice.
-const READS: usize = 8;
+pub(super) const READS: usize = 8;
 
 /// What a cache answers to a look-up.
-type Found = Result<Option<rev2::ActionResult>, Error>;
+pub(super) type Found = Result<Option<rev2::ActionResult>, Error>;
 
 /// The cache to probe.
 #[derive(Debug, Clone)]
@@ -98,10 +97,10 @@ fn function(announced: &[DigestFunction]) -> Option<DigestFunction> {
         .or_else(|| announced.iter().copied().find(|f| f.is_computable()))
 }
 
-struct Run<'a> {
+pub(super) struct Run<'a> {
     target: &'a ProbeTarget,
     context: &'a CallContext,
-    sample: &'a Sample,
+    pub(super) sample: &'a Sample,
 }
 
 impl Run<'_> {
@@ -128,7 +127,7 @@ impl Run<'_> {
         };
     }
 
-    fn failed<T>(&self, error: &Error) -> Finding<T> {
+    pub(super) fn failed<T>(&self, error: &Error) -> Finding<T> {
         Finding::failed(self.context, error)
     }
 
@@ -270,87 +269,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the complete entry is there, with its payload.
-    fn judge_control(&self, report: &mut Report, reads: &[Found]) {
-        let found: Vec<&rev2::ActionResult> = entries(reads).collect();
-        let ours = |entry: &&&rev2::ActionResult| self.which(entry).is_some();
-        let Some(entry) = found.iter().find(ours) else {
-            let failed = reads.iter().find_map(|read| read.as_ref().err());
-            report.writes = match (found.is_empty(), failed) {
-                (false, _) => Finding::Known(Writes::Altered),
-                (true, Some(error)) => self.failed(error),
-                (true, None) => Finding::Known(Writes::Dropped),
-            };
-            return;
-        };
-        report.writes = Finding::Known(Writes::Kept);
-        let function = self.sample.at.function;
-        let sent = [&self.sample.first, &self.sample.second];
-        let same = |sent: &&Entry| same_payload(function, &sent.result, entry) == Some(true);
-        report.payload = Finding::Known(sent.iter().any(same));
-    }
-
-    /// Which of the two entries this is: by what it names, or by its time
-    /// where it names nothing. Payloads may be lost.
-    fn which(&self, entry: &rev2::ActionResult) -> Option<bool> {
-        let marks = |e: &rev2::ActionResult| {
-            let file = e.output_files.first().and_then(|f| f.digest.clone());
-            let metadata = e.execution_metadata.as_ref();
-            let time = metadata.and_then(|m| m.worker_completed_timestamp);
-            (file.clone(), time.filter(|_| file.is_none()))
-        };
-        let found = marks(entry);
-        let is = |sent: &Entry| marks(&sent.result) == found;
-        match (is(&self.sample.first), is(&self.sample.second)) {
-            (true, _) => Some(false),
-            (_, true) => Some(true),
-            _ => None,
-        }
-    }
-
-    fn judge_overwrite(&self, report: &mut Report, second: &Result<(), Error>, reads: &[Found]) {
-        if !report.writes.is(Writes::Kept) {
-            return;
-        }
-        if let Err(error) = second {
-            report.overwrite = self.failed(error);
-            return;
-        }
-        if let Some(error) = reads.iter().find_map(|read| read.as_ref().err()) {
-            report.overwrite = self.failed(error);
-            return;
-        }
-        let seen: Vec<Option<bool>> = entries(reads).map(|entry| self.which(entry)).collect();
-        let all = |which| seen.len() == READS && seen.iter().all(|s| *s == Some(which));
-        report.overwrite = Finding::Known(match (all(true), all(false)) {
-            (true, _) => Overwrite::LastWins,
-            (_, true) => Overwrite::FirstWins,
-            _ => Overwrite::Stale,
-        });
-    }
-
-    /// Whether the complete directory is there.
-    fn judge_directory(&self, report: &mut Report, whole: &Found) -> bool {
-        match whole {
-            Ok(Some(entry)) => {
-                let root = Some(self.sample.root.to_wire());
-                let mut roots = entry.output_directories.iter();
-                let kept = roots.any(|d| d.root_directory_digest == root);
-                report.root_digest = Finding::Known(kept);
-                true
-            }
-            Ok(None) => {
-                let why = "a complete entry of a directory is not given back";
-                report.root_digest = Finding::Unknown(why.to_owned());
-                false
-            }
-            Err(error) => {
-                report.root_digest = self.failed(error);
-                false
-            }
-        }
-    }
-
     /// Whether an entry that names missing content is withheld, which says
     /// something only if a complete one like it is given out.
     async fn withheld(
@@ -391,10 +309,6 @@ impl Run<'_> {
             Err(error) => self.failed(&error),
         }
     }
-}
-
-fn entries(reads: &[Found]) -> impl Iterator<Item = &rev2::ActionResult> {
-    reads.iter().filter_map(|read| read.as_ref().ok()?.as_ref())
 }
 
 /// Known only if both are; one that is not so decides.
