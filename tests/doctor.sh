@@ -97,7 +97,7 @@ doctor "bb-storage, unchecked" 0
 finds "bb-storage, unchecked" yes content sizes writable payload root_digest overwrite instances
 checks "bb-storage, unchecked" no
 doctor "bb-storage, completeness required" 1 --require complete
-contains "the condition in words" "$WORK/doctor.err" '`complete` is not met: the cache withholds entries'
+contains "the condition in words" "$WORK/doctor.err" 'complete. is not met: the cache withholds entries'
 halt cache
 
 step "bb-storage that refuses writes"

@@ -7,8 +7,8 @@
 
 use super::layers::Reader;
 use super::settings::{
-    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Probe, Push, References,
-    Upstream,
+    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Probe, Push,
+    References, Upstream,
 };
 use super::values as v;
 

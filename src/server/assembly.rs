@@ -24,7 +24,7 @@ use crate::store::{
     ActionCacheStore, MacKeys, OwnContext, ProbeTarget, Prober, ProberSettings, Probes,
     ReferenceSettings, Told,
 };
-use crate::upstream::{Cache, CallContext, Identity};
+use crate::upstream::{Cache, Identity};
 
 /// What all listener threads share.
 pub(super) struct Assembly {
@@ -65,8 +65,9 @@ impl Assembly {
         let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
             .map_err(|errors| anyhow::anyhow!(join(&errors)))
             .context("fetching")?;
+        let identity = Identity::new(backend.credential());
         let prober = config.probe.enabled.then(|| {
-            let settings = probe_settings(config, told);
+            let settings = probe_settings(config, identity.clone(), told);
             let target = ProbeTarget {
                 content: far.clone(),
                 elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
@@ -85,7 +86,7 @@ impl Assembly {
             Handle::current(),
         );
         Ok(Self {
-            identity: Identity::new(backend.credential()),
+            identity,
             backend,
             resolver,
             reflection: api::reflection()?,
@@ -191,9 +192,8 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
 }
 
 /// Also of `doctor`.
-pub(super) fn probe_settings(config: &Config, told: Told) -> ProberSettings {
-    // A service credential, once there is one, belongs here.
-    let own: OwnContext = Arc::new(CallContext::default);
+pub(super) fn probe_settings(config: &Config, identity: Identity, told: Told) -> ProberSettings {
+    let own: OwnContext = Arc::new(move || identity.service().unwrap_or_default());
     ProberSettings {
         instances: config.probe.instances.clone(),
         interval: config.probe.interval,

@@ -11,7 +11,7 @@ use super::assembly::probe_settings;
 use super::backend::Backend;
 use crate::config::Config;
 use crate::store::{ProbeTarget, Report, probe};
-use crate::upstream::Cache;
+use crate::upstream::{Cache, Identity};
 
 /// Probes the cache under every name of `probe.instances`.
 ///
@@ -29,7 +29,11 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Report>> {
             content: Cache::new(backend.near().upstream),
             elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
         };
-        let settings = probe_settings(config, Arc::new(|_| {}));
+        let settings = probe_settings(
+            config,
+            Identity::new(backend.credential()),
+            Arc::new(|_| {}),
+        );
         let mut reports = Vec::new();
         for instance in &settings.instances {
             let context = (settings.own)();
