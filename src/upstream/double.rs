@@ -58,7 +58,6 @@ pub(crate) struct State {
     pub(crate) has_get_tree: bool,
     pub(crate) refuse_cas_writes: bool,
     pub(crate) first_writer_wins: bool,
-    pub(crate) refuse_overwrites_with: Option<tonic::Code>,
     pub(crate) loses_root_digest: bool,
     pub(crate) empty_update_answer: bool,
     /// Fails the n-th Action Cache write from now on.
@@ -334,10 +333,6 @@ impl rev2::action_cache_server::ActionCache for Double {
         }
         if let Some(former) = state.entries.get(&key).cloned() {
             state.former.insert(key.clone(), former);
-        }
-        let overwrites = state.entries.contains_key(&key);
-        if let Some(code) = state.refuse_overwrites_with.filter(|_| overwrites) {
-            return Err(Status::new(code, "taken"));
         }
         let stored = if state.first_writer_wins {
             state.entries.entry(key).or_insert(entry).clone()
