@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::store::Report;
+
 pub use host::AllowedHosts;
 pub use pages::router;
 pub use serve::serve;
@@ -58,6 +60,7 @@ pub struct State {
     readiness: watch::Receiver<Readiness>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     facts: Arc<dyn Fn() -> Vec<Fact> + Send + Sync>,
+    reports: Arc<dyn Fn() -> Vec<Arc<Report>> + Send + Sync>,
 }
 
 impl State {
@@ -72,7 +75,18 @@ impl State {
             readiness,
             metrics: Arc::new(metrics),
             facts: Arc::new(facts),
+            reports: Arc::new(Vec::new),
         }
+    }
+
+    /// With what probes of the cache found, asked for at each request.
+    #[must_use]
+    pub fn with_reports(
+        mut self,
+        reports: impl Fn() -> Vec<Arc<Report>> + Send + Sync + 'static,
+    ) -> Self {
+        self.reports = Arc::new(reports);
+        self
     }
 
     fn readiness(&self) -> Readiness {

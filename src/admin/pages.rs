@@ -15,6 +15,7 @@ use http::{Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::{AllowedHosts, State};
+use crate::store::Report;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -105,6 +106,7 @@ async fn status(Shared(state): Shared<State>) -> Response {
         "ready": readiness.ready,
         "reason": readiness.reason,
         "facts": facts,
+        "probes": (state.reports)().iter().map(|r| r.json()).collect::<Vec<_>>(),
     });
     answer(StatusCode::OK, "application/json", format!("{body:#}\n"))
 }
@@ -119,14 +121,30 @@ async fn page(Shared(state): Shared<State>) -> Response {
     for (name, fact) in own.into_iter().chain((state.facts)()) {
         let _ = writeln!(rows, "<tr><th>{}<td>{}", escape(name), escape(&fact));
     }
+    let probes: String = (state.reports)().iter().map(|r| probe(r)).collect();
     let body = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Assetgate</title>\n\
          <style>body{{font:1rem sans-serif;margin:2rem}}th{{text-align:left;padding-right:1rem}}</style>\n\
-         <h1>Assetgate</h1>\n<table>\n{rows}</table>\n\
+         <h1>Assetgate</h1>\n<table>\n{rows}</table>\n{probes}\
          <p><a href=/metrics>metrics</a> <a href=/readyz>readyz</a> \
          <a href=/livez>livez</a> <a href=/status>status</a>\n"
     );
     answer(StatusCode::OK, "text/html; charset=utf-8", body)
+}
+
+/// What was found out of the cache, for one instance name.
+fn probe(report: &Report) -> String {
+    let mut rows = String::new();
+    for line in report.lines() {
+        let (title, text) = (escape(line.title), escape(&line.text));
+        let _ = writeln!(rows, "<tr><th>{title}<td>{}<td>{text}", line.value);
+    }
+    format!(
+        "<h2>Probe of instance &quot;{}&quot;</h2>\n<p>{}: {}\n<table>\n{rows}</table>\n",
+        escape(report.instance.as_str()),
+        humantime::format_rfc3339_seconds(report.at),
+        escape(&report.summary()),
+    )
 }
 
 async fn nothing() -> Response {

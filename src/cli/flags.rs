@@ -44,7 +44,8 @@ fn placeholder(key: &str) -> &'static str {
         "dir" => "DIR",
         "cert" | "key" | "ca" | "client_ca" | "client_cert" | "client_key" => "FILE",
         "allow_cidr" | "deny_cidr" => "CIDR",
-        "timeout" | "delay" => "DURATION",
+        "timeout" | "delay" | "interval" => "DURATION",
+        "require" => "CONDITION",
         "route" => "SERVICE=URL",
         "max_size" => "SIZE",
         "threads" | "max_connections" => "NUMBER",
@@ -149,6 +150,9 @@ mod tests {
             "threads",
             "max-connections",
             "drain-timeout",
+            "probe-instance",
+            "probe-interval",
+            "require",
         ] {
             assert!(help.contains(&format!("--{flag} <")), "--{flag}");
         }

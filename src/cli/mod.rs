@@ -1,10 +1,12 @@
-//! The command line: `serve`, `config check`, `config show`.
+//! The command line: `serve`, `doctor`, `config check`, `config show`.
 //!
-//! Exit codes: 0; 1 when running failed; 64 for bad usage or configuration.
+//! Exit codes: 0; 1 when running failed, or references do not work; 64 for bad
+//! usage or configuration; 69 when the cache cannot be reached.
 //! Not for: what settings mean (`config`) or serving (`server`).
 //! Called by: `main`.
 
 mod banner;
+mod doctor;
 mod flags;
 mod port_file;
 mod serve;
@@ -20,6 +22,7 @@ pub use port_file::write_port_file;
 pub use serve::{Announce, Run};
 
 use crate::config::{self, Loaded, Sources};
+use crate::digest::InstanceName;
 
 /// Bad usage or configuration, as in `sysexits.h`.
 const USAGE: u8 = 64;
@@ -41,6 +44,17 @@ enum Command {
         /// Write the bound addresses here as JSON once it serves
         #[arg(long, value_name = "FILE")]
         port_file: Option<PathBuf>,
+    },
+    /// Find out whether references work in a cache, and what to do if not
+    Doctor {
+        #[command(flatten)]
+        common: Common,
+        /// Probe under this instance name, instead of probe.instances; may be given again
+        #[arg(long = "instance", value_name = "NAME", value_parser = instance_name)]
+        instances: Vec<InstanceName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Look at the configuration without serving
     #[command(subcommand)]
@@ -90,12 +104,23 @@ pub fn main(run: Run) -> ExitCode {
         Command::Serve { common, port_file } => common
             .load()
             .map(|loaded| serve::serve(loaded.config, port_file, run)),
+        Command::Doctor {
+            common,
+            instances,
+            json,
+        } => common
+            .load()
+            .map(|loaded| doctor::doctor(loaded.config, instances, json)),
         Command::Config(ConfigCommand::Check(common)) => common.load().map(|_| say("OK\n")),
         Command::Config(ConfigCommand::Show(common)) => {
             common.load().map(|loaded| say(&loaded.show()))
         }
     };
     done.unwrap_or_else(|code| code)
+}
+
+fn instance_name(text: &str) -> Result<InstanceName, String> {
+    InstanceName::new(text).map_err(|error| error.to_string())
 }
 
 /// To standard output; a reader that went away is a failure of the command.

@@ -6,17 +6,19 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{banner, complain, port_file};
 use crate::config::{Config, LogFormat};
+use crate::store::{Report, Told};
 use crate::telemetry::{LogSettings, init_log};
 
 /// Told once, when calls are served: the gRPC address (`HOST:PORT` or
 /// `unix:PATH`) and the admin address. An error here must end the server.
 pub type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
 
-/// Serves until the process is told to stop.
-pub type Run = fn(Config, Announce) -> anyhow::Result<()>;
+/// Serves until the process is told to stop; tells what probes find.
+pub type Run = fn(Config, Announce, Told) -> anyhow::Result<()>;
 
 /// Returns when the server has ended.
 pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCode {
@@ -32,8 +34,13 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
     init_log(&settings);
     raise_file_limit();
     let json = settings.is_json();
-    let ended = prepare(ports.as_deref())
-        .and_then(|()| run(config.clone(), announcement(config, ports, json)));
+    let ended = prepare(ports.as_deref()).and_then(|()| {
+        run(
+            config.clone(),
+            announcement(config, ports, json),
+            told(json),
+        )
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if json => {
@@ -65,6 +72,16 @@ fn prepare(ports: Option<&std::path::Path>) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let Some(path) = ports else { return Ok(()) };
     port_file::remove(path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+/// What a probe found, under the banner. Scripts read the log event.
+fn told(json: bool) -> Told {
+    Arc::new(move |report: &Report| {
+        if !json {
+            let text = format!("\n{}", report.text());
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+        }
+    })
 }
 
 fn announcement(config: Config, ports: Option<PathBuf>, json: bool) -> Announce {

@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.credential(config);
     check.fetch(config);
     check.references(config);
+    check.probe(config);
     for key in [
         "listen.tls.cert",
         "listen.tls.client_ca",
@@ -60,6 +61,15 @@ impl Check<'_> {
             self.problems
                 .add(place, format!("`{key}` needs `{other}`{why}"));
         }
+    }
+
+    fn probe(&mut self, config: &Config) {
+        if config.probe.enabled || config.probe.require.is_empty() {
+            return;
+        }
+        let place = self.layers.place(&["probe.require"]);
+        let text = "`probe.require` means nothing with `probe.enabled = false`";
+        self.problems.add(place, text.to_owned());
     }
 
     fn listener_tls(&mut self) {

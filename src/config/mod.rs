@@ -28,7 +28,7 @@ pub use keys::{KEYS, Key};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{
     Compat, Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log,
-    LogFormat, Push, References, ReferencesUpstream, Route, Upstream,
+    LogFormat, Probe, Push, References, ReferencesUpstream, Route, Upstream,
 };
 
 use layers::{Layers, Reader};

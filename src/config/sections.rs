@@ -7,8 +7,8 @@
 
 use super::layers::Reader;
 use super::settings::{
-    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Push, References,
-    Upstream,
+    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Probe, Push,
+    References, Upstream,
 };
 use super::values as v;
 
@@ -47,6 +47,12 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         compat: Compat {
             bb_remote_asset: r.one("compat.bb_remote_asset", v::truth),
             platform: r.list("compat.bb_remote_asset_platform", v::property),
+        },
+        probe: Probe {
+            enabled: r.one("probe.enabled", v::truth),
+            instances: r.list("probe.instances", v::instance_name),
+            interval: r.one("probe.interval", v::duration),
+            require: r.list("probe.require", v::condition),
         },
         drain: Drain {
             timeout: r.one("drain.timeout", v::duration),

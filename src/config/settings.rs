@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::digest::InstanceName;
 use crate::net::ListenAddr;
 use crate::resolver::{InstanceRule, UriPrefix};
+use crate::store::Condition;
 use crate::upstream::Endpoint;
 
 /// Everything an operator can decide.
@@ -48,6 +50,8 @@ pub struct Config {
     pub references: References,
     /// What other servers left behind.
     pub compat: Compat,
+    /// Finding out what the cache does with references.
+    pub probe: Probe,
     /// The graceful stop.
     pub drain: Drain,
     /// Logs.
@@ -206,6 +210,19 @@ pub enum ErrorChannel {
     Inline,
     /// Always the status of the call.
     Grpc,
+}
+
+/// Finding out what the cache does with references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether to.
+    pub enabled: bool,
+    /// Instance names probed at start.
+    pub instances: Vec<InstanceName>,
+    /// How often; zero is once.
+    pub interval: Duration,
+    /// What it has to show.
+    pub require: Vec<Condition>,
 }
 
 /// The graceful stop.

@@ -656,3 +656,23 @@ fn instances_and_prefixes_in_every_spelling() {
         assert!(said.contains(part), "{said}");
     }
 }
+
+#[test]
+fn the_probe_has_names_of_instances_and_conditions() {
+    let config = load(&Sources::default()).unwrap().config;
+    assert_eq!(
+        config.probe.instances,
+        [crate::digest::InstanceName::default()]
+    );
+    let (_dir, sources) = from_file(
+        "[probe]\ninstances = [\"\", \"a/b\"]\nrequire = [\"complete\"]\nenabled = false\n",
+    );
+    assert!(problems(&sources)[0].contains("means nothing with `probe.enabled = false`"));
+    let (_dir, sources) = from_file("probe.require = \"fast\"\nprobe.instances = \"a//b\"\n");
+    let found = problems(&sources).join("\n");
+    assert!(
+        found.contains("`fast` is none of `writable`, `complete`"),
+        "{found}"
+    );
+    assert!(found.contains("`a//b`"), "{found}");
+}

@@ -10,7 +10,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::settings::{ErrorChannel, LogFormat, ReferencesUpstream, Route};
+use crate::digest::InstanceName;
 use crate::net::{AddrError, ListenAddr};
+use crate::store::Condition;
 use crate::upstream::{Endpoint, EndpointError};
 
 pub(super) fn upstream_url(text: &str) -> Result<Endpoint, String> {
@@ -187,6 +189,19 @@ pub(super) fn name(text: &str) -> Result<String, String> {
         return Err("is at most 255 bytes, without spaces or control characters".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// `""` is the empty name: in a flag or a variable it could not be seen.
+pub(super) fn instance_name(text: &str) -> Result<InstanceName, String> {
+    let name = if text == "\"\"" { "" } else { text };
+    InstanceName::new(name).map_err(|error| format!("`{text}`: {error}"))
+}
+
+/// What `probe.require` may hold.
+pub(super) fn condition(text: &str) -> Result<Condition, String> {
+    let names: Vec<String> = Condition::ALL.map(|c| format!("`{}`", c.name())).into();
+    let found = Condition::ALL.into_iter().find(|c| c.name() == text);
+    found.ok_or_else(|| format!("`{text}` is none of {}", names.join(", ")))
 }
 
 pub(super) fn error_channel(text: &str) -> Result<ErrorChannel, String> {

@@ -20,7 +20,10 @@ use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
-use crate::store::{ActionCacheStore, MacKeys, Probes, ReferenceSettings};
+use crate::store::{
+    ActionCacheStore, MacKeys, OwnContext, ProbeTarget, Prober, ProberSettings, Probes,
+    ReferenceSettings, Told,
+};
 use crate::upstream::{Cache, Identity};
 
 /// What all listener threads share.
@@ -35,6 +38,7 @@ pub(super) struct Assembly {
     errors: ErrorSettings,
     references: ReferenceSettings,
     probes: Probes,
+    prober: Option<Prober>,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -47,6 +51,7 @@ impl Assembly {
         observer: Arc<Observer>,
         drain: Drain,
         stopping: Drain,
+        told: Told,
     ) -> anyhow::Result<Self> {
         let Near {
             cache: far, target, ..
@@ -61,6 +66,18 @@ impl Assembly {
         let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
             .map_err(|errors| anyhow::anyhow!(join(&errors)))
             .context("fetching")?;
+        let identity = Identity::new(backend.credential());
+        let prober = config.probe.enabled.then(|| {
+            let settings = probe_settings(config, identity.clone(), told);
+            let target = ProbeTarget {
+                content: far.clone(),
+                elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
+            };
+            Prober::new(target, settings, stopping.clone(), Handle::current())
+        });
+        if let Some(prober) = &prober {
+            probes.attach(prober.clone());
+        }
         let resolver = Resolver::new(
             store,
             fetcher,
@@ -70,7 +87,7 @@ impl Assembly {
             Handle::current(),
         );
         Ok(Self {
-            identity: Identity::new(backend.credential()),
+            identity,
             backend,
             resolver,
             reflection: api::reflection()?,
@@ -78,8 +95,14 @@ impl Assembly {
             errors: error_settings(config),
             references,
             probes,
+            prober,
             stopping,
         })
+    }
+
+    /// What is known of the cache, and what finds out; `None` is nothing.
+    pub(super) fn prober(&self) -> (Probes, Option<Prober>) {
+        (self.probes.clone(), self.prober.clone())
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
@@ -173,6 +196,18 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
         spool_dir: fetch.spool_dir,
         spool_size: fetch.spool_size,
         ..fetcher::Settings::default()
+    }
+}
+
+/// Also of `doctor`.
+pub(super) fn probe_settings(config: &Config, identity: Identity, told: Told) -> ProberSettings {
+    let own: OwnContext = Arc::new(move || identity.service().unwrap_or_default());
+    ProberSettings {
+        instances: config.probe.instances.clone(),
+        interval: config.probe.interval,
+        own,
+        told,
+        ..ProberSettings::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +21,7 @@ use crate::drain::Drain;
 use crate::forward::Observer;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
+use crate::store::{Probes, Told};
 use crate::telemetry::Metrics;
 
 /// How often certificate files are looked at.
@@ -37,10 +38,11 @@ const ASSET_THREADS: usize = 2;
 type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends at once.
+/// `told` hears what probes of the cache find.
 ///
 /// # Errors
 /// When something that serving needs cannot be had.
-pub fn run(config: Config, announce: Announce) -> anyhow::Result<()> {
+pub fn run(config: Config, announce: Announce, told: Told) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -49,7 +51,7 @@ pub fn run(config: Config, announce: Announce) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the asset runtime")?;
-    let ended = runtime.block_on(serve(config, metrics, announce));
+    let ended = runtime.block_on(serve(config, metrics, announce, told));
     // Whatever still runs was given its time.
     runtime.shutdown_background();
     ended
@@ -79,7 +81,12 @@ struct Process {
     background: tokio::task::JoinSet<()>,
 }
 
-async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    metrics: Metrics,
+    announce: Announce,
+    told: Told,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut process = Process {
         stopping: Drain::new(),
@@ -88,18 +95,43 @@ async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::
     };
     let backend = Backend::open(&config)?;
     let observer = Arc::new(Observer::default());
-    let (serving, grpc) = listen(&config, &backend, Arc::clone(&observer), &mut process)?;
+    let assembly = Assembly::new(
+        &config,
+        backend.clone(),
+        Arc::clone(&observer),
+        process.drain.clone(),
+        process.stopping.clone(),
+        told,
+    )?;
+    let (probes, prober) = assembly.prober();
+    let required = !config.probe.require.is_empty();
+    if let Some(prober) = prober.as_ref().filter(|_| required) {
+        tokio::select! {
+            met = prober.require(&probes, &config.probe.require) => met.map_err(|why| anyhow!(why))?,
+            () = signals.next() => return Ok(()),
+        }
+    }
+    let (serving, grpc) = listen(&config, &backend, assembly, &mut process)?;
     let shown = metrics.clone();
     let render = move || {
         observer.fold();
         shown.render()
     };
     let admin = match &config.admin {
-        Some(address) => Some(admin(address, &config, &backend, render, &mut process).await?),
+        Some(address) => {
+            let pages = Pages {
+                facts: facts(&config),
+                probes: probes.clone(),
+            };
+            Some(admin(address, pages, &backend, render, &mut process).await?)
+        }
         None => None,
     };
     process.background.spawn(metrics.upkeep());
     announce(&grpc.to_string(), admin.map(|a| a.to_string()).as_deref())?;
+    if let Some(prober) = prober {
+        process.background.spawn(prober.watch(probes, required));
+    }
     signals.next().await;
     tracing::info!("stopping: running calls are finished first");
     process.stopping.start();
@@ -115,16 +147,9 @@ async fn serve(config: Config, metrics: Metrics, announce: Announce) -> anyhow::
 fn listen(
     config: &Config,
     backend: &Backend,
-    observer: Arc<Observer>,
+    assembly: Assembly,
     process: &mut Process,
 ) -> anyhow::Result<(Serving, ListenAddr)> {
-    let assembly = Assembly::new(
-        config,
-        backend.clone(),
-        observer,
-        process.drain.clone(),
-        process.stopping.clone(),
-    )?;
     let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
     if let Some(tls) = &config.listen.tls {
@@ -154,9 +179,15 @@ fn listen(
     Ok((serving, address))
 }
 
+/// What the admin pages show beside readiness and metrics.
+struct Pages {
+    facts: Vec<admin::Fact>,
+    probes: Probes,
+}
+
 async fn admin(
     address: &ListenAddr,
-    config: &Config,
+    pages: Pages,
     backend: &Backend,
     metrics: impl Fn() -> String + Send + Sync + 'static,
     process: &mut Process,
@@ -168,8 +199,9 @@ async fn admin(
     let bound = listener.local_addr()?;
     let (state, keep) = readiness::watch(backend, process.stopping.clone());
     process.background.spawn(keep);
-    let facts = facts(config);
+    let Pages { facts, probes } = pages;
     let state = admin::State::new(state, metrics, move || facts.clone());
+    let state = state.with_reports(move || probes.reports());
     let hosts = admin::AllowedHosts::of(bound);
     process
         .background

@@ -204,6 +204,7 @@ impl ActionCacheStore {
 
 impl AssetStore for ActionCacheStore {
     async fn get(&self, context: &CallContext, key: &AssetKey) -> Result<Lookup, Error> {
+        self.probes.on_call(context, &key.scope.instance);
         let found = self.read(context, key).await?;
         if found.lookup == Lookup::Miss(Miss::Unusable) {
             let why = found.detail;
@@ -223,6 +224,9 @@ impl AssetStore for ActionCacheStore {
         keys: &[AssetKey],
         reference: &AssetReference,
     ) -> Result<(), Error> {
+        if let Some(key) = keys.first() {
+            self.probes.on_call(context, &key.scope.instance);
+        }
         record::put(self, context, keys, reference).await
     }
 

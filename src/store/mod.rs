@@ -21,7 +21,10 @@ use std::future::Future;
 
 pub use action_cache::{ActionCacheStore, ReferenceSettings};
 pub use mac::{MacKeyError, MacKeys};
-pub use probe::{Carrier, Modes, Probes};
+pub use probe::{
+    CHECKS, Carrier, Condition, Finding, Line, Modes, Overwrite, OwnContext, ProbeTarget, Prober,
+    ProberSettings, Probes, Report, Told, Writes, probe,
+};
 
 use crate::asset::{AssetKey, AssetKind, AssetReference};
 use crate::digest::{Digest, Scope};

@@ -2,6 +2,8 @@
 //!
 //! Called by: unit tests of `upstream` and `store`, and nothing else.
 
+mod checks;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -28,11 +30,34 @@ pub(crate) struct State {
     pub(crate) max_batch: i64,
     pub(crate) largest_batch: usize,
     pub(crate) unreachable: bool,
+    /// Calls of this method get no answer.
+    pub(crate) hang: Option<&'static str>,
+    /// The `authorization` of each call, in order.
+    pub(crate) authorizations: Vec<Option<String>>,
     pub(crate) no_capabilities: bool,
     pub(crate) refuse_updates: bool,
+    /// Refuses every Action Cache write with this.
+    pub(crate) refuse_updates_with: Option<(tonic::Code, String)>,
+    /// Refuses the second write of an entry with this.
+    pub(crate) refuse_overwrites_with: Option<tonic::Code>,
+    /// Acknowledges Action Cache writes and stores nothing.
+    pub(crate) drop_updates: bool,
+    /// Stores another entry than was sent.
+    pub(crate) alter_updates: bool,
+    /// Every second read of an entry gives the one before.
+    pub(crate) stale_reads: bool,
+    pub(crate) former: HashMap<String, rev2::ActionResult>,
+    pub(crate) loses_payload: bool,
+    /// What GetActionResult checks, and UpdateActionResult.
+    pub(crate) checks: checks::Checks,
+    /// Keeps entries apart by instance name.
+    pub(crate) knows_instances: bool,
+    /// Knows no other instance name than the empty one, and says this.
+    pub(crate) refuse_instances_with: Option<tonic::Code>,
+    pub(crate) ignores_sizes: bool,
+    pub(crate) has_get_tree: bool,
     pub(crate) refuse_cas_writes: bool,
     pub(crate) first_writer_wins: bool,
-    pub(crate) refuse_overwrites_with: Option<tonic::Code>,
     pub(crate) loses_root_digest: bool,
     pub(crate) empty_update_answer: bool,
     /// Fails the n-th Action Cache write from now on.
@@ -46,6 +71,8 @@ pub(crate) struct State {
     /// Reads send one message and then nothing.
     pub(crate) hang_reads: bool,
 }
+
+pub(crate) use checks::{Checks, LostTree};
 
 /// Handle to a double.
 #[derive(Clone, Default)]
@@ -120,12 +147,19 @@ impl Double {
                 .next()
                 .unwrap_or("")
                 .to_owned();
-            let unreachable = double.set(|s| {
+            let authorization = request.headers().get("authorization");
+            let authorization = authorization.map(|v| v.to_str().unwrap_or("").to_owned());
+            let (unreachable, hangs) = double.set(|s| {
+                let hangs = s.hang == Some(&method);
                 s.log.push(method);
-                s.unreachable
+                s.authorizations.push(authorization);
+                (s.unreachable, hangs)
             });
             let mut routes = routes.clone();
             async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
                 if unreachable {
                     return Err("connecting to 127.0.0.1:1: refused".into());
                 }
@@ -159,7 +193,10 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Dou
     ) -> Result<Response<rev2::FindMissingBlobsResponse>, Status> {
         let mut missing = rev2::FindMissingBlobsResponse::default();
         for wire in request.into_inner().blob_digests {
-            if !self.has(&Self::digest(Some(&wire))?) {
+            let digest = Self::digest(Some(&wire))?;
+            let ignored =
+                self.set(|s| s.ignores_sizes && s.blobs.keys().any(|d| d.hash() == digest.hash()));
+            if !ignored && !self.has(&digest) {
                 missing.missing_blob_digests.push(wire);
             }
         }
@@ -225,6 +262,13 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Dou
         &self,
         _: Request<rev2::GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
+        if self.set(|s| s.has_get_tree) {
+            let page = rev2::GetTreeResponse {
+                directories: vec![rev2::Directory::default()],
+                ..Default::default()
+            };
+            return Ok(Response::new(stream::iter([Ok(page)]).boxed()));
+        }
         Err(Status::unimplemented("no GetTree"))
     }
 
@@ -249,19 +293,24 @@ impl rev2::action_cache_server::ActionCache for Double {
         &self,
         request: Request<rev2::GetActionResultRequest>,
     ) -> Result<Response<rev2::ActionResult>, Status> {
-        let key = request.into_inner().action_digest.unwrap_or_default();
+        let request = request.into_inner();
+        let digest = request.action_digest.unwrap_or_default();
         let state = self.0.lock();
-        let mut entry = state
-            .entries
-            .get(&key.hash)
-            .cloned()
-            .ok_or_else(|| Status::not_found("no entry"))?;
-        if state.loses_root_digest {
-            for directory in &mut entry.output_directories {
-                directory.root_directory_digest = None;
-            }
+        let key = state.key(&request.instance_name, &digest)?;
+        let reads = state.log.iter().filter(|m| *m == "GetActionResult").count();
+        let former = state.former.get(&key).cloned();
+        let entry = match former.filter(|_| state.stale_reads && reads % 2 == 0) {
+            Some(former) => former,
+            None => state
+                .entries
+                .get(&key)
+                .cloned()
+                .ok_or_else(|| Status::not_found("no entry"))?,
+        };
+        if !state.is_complete(&entry) {
+            return Err(Status::not_found("an output is gone"));
         }
-        Ok(Response::new(entry))
+        Ok(Response::new(state.with_losses(entry)))
     }
 
     async fn update_action_result(
@@ -269,16 +318,21 @@ impl rev2::action_cache_server::ActionCache for Double {
         request: Request<rev2::UpdateActionResultRequest>,
     ) -> Result<Response<rev2::ActionResult>, Status> {
         let request = request.into_inner();
-        let key = request.action_digest.unwrap_or_default().hash;
-        let entry = request.action_result.unwrap_or_default();
+        let digest = request.action_digest.unwrap_or_default();
+        let mut entry = request.action_result.unwrap_or_default();
         let mut state = self.0.lock();
+        let key = state.key(&request.instance_name, &digest)?;
         state.updates.push(key.clone());
-        if state.refuse_updates || state.fail_update == Some(state.updates.len()) {
-            return Err(Status::permission_denied("read only"));
+        state.check_update(&key, &entry)?;
+        if state.drop_updates {
+            return Ok(Response::new(entry));
         }
-        let overwrites = state.entries.contains_key(&key);
-        if let Some(code) = state.refuse_overwrites_with.filter(|_| overwrites) {
-            return Err(Status::new(code, "taken"));
+        if state.alter_updates {
+            entry.output_files.clear();
+            entry.output_directories.clear();
+        }
+        if let Some(former) = state.entries.get(&key).cloned() {
+            state.former.insert(key.clone(), former);
         }
         let stored = if state.first_writer_wins {
             state.entries.entry(key).or_insert(entry).clone()

@@ -21,6 +21,7 @@ mod dial;
 pub(crate) mod double;
 mod endpoint;
 mod error;
+mod get_tree;
 mod health;
 mod limits;
 mod load;

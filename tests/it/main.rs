@@ -26,6 +26,7 @@ mod listeners;
 mod negatives;
 mod operating;
 mod presence;
+mod probe;
 mod push;
 mod qualifiers;
 mod readme;

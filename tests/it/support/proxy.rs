@@ -22,6 +22,8 @@ pub struct Proxy {
     config: Option<String>,
     data: Option<PathBuf>,
     origins: bool,
+    probing: bool,
+    log_format: &'static str,
     log_level: &'static str,
     variables: Vec<(&'static str, &'static str)>,
 }
@@ -35,6 +37,8 @@ impl Proxy {
             config: None,
             data: None,
             origins: true,
+            probing: false,
+            log_format: "json",
             log_level: "info",
             variables: Vec::new(),
         }
@@ -92,6 +96,19 @@ impl Proxy {
         self
     }
 
+    /// Finds out what the cache does. Others leave it, as what they count are
+    /// the calls of one request.
+    pub fn probing(mut self) -> Self {
+        self.probing = true;
+        self
+    }
+
+    /// As on a terminal.
+    pub fn text_logs(mut self) -> Self {
+        self.log_format = "text";
+        self
+    }
+
     /// Without leave to fetch from loopback addresses.
     pub fn public_origins_only(mut self) -> Self {
         self.origins = false;
@@ -109,7 +126,15 @@ impl Proxy {
         let data = self.data.clone().unwrap_or_else(|| dir.join("data"));
         command.arg("--data-dir").arg(data);
         command.arg("--port-file").arg(dir.join("ports.json"));
-        command.args(["--log-format", "json", "--log-level", self.log_level]);
+        command.args([
+            "--log-format",
+            self.log_format,
+            "--log-level",
+            self.log_level,
+        ]);
+        if !self.probing {
+            command.env("ASSETGATE__PROBE__ENABLED", "false");
+        }
         if self.origins {
             command.args(["--origin-allow-cidr", "127.0.0.0/8"]);
         }
