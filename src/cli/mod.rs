@@ -1,10 +1,12 @@
-//! The command line: `serve`, `config check`, `config show`.
+//! The command line: `serve`, `explain`, `config check`, `config show`.
 //!
-//! Exit codes: 0; 1 when running failed; 64 for bad usage or configuration.
+//! Exit codes: 0; 1 when running failed, or a fetch would not be answered; 64
+//! for bad usage or configuration; 69 when the cache cannot be asked.
 //! Not for: what settings mean (`config`) or serving (`server`).
 //! Called by: `main`.
 
 mod banner;
+mod explain;
 mod flags;
 mod port_file;
 mod serve;
@@ -41,6 +43,13 @@ enum Command {
         /// Write the bound addresses here as JSON once it serves
         #[arg(long, value_name = "FILE")]
         port_file: Option<PathBuf>,
+    },
+    /// Say what a fetch would find in the cache, and why
+    Explain {
+        #[command(flatten)]
+        asked: explain::Asked,
+        #[command(flatten)]
+        common: Common,
     },
     /// Look at the configuration without serving
     #[command(subcommand)]
@@ -90,6 +99,9 @@ pub fn main(run: Run) -> ExitCode {
         Command::Serve { common, port_file } => common
             .load()
             .map(|loaded| serve::serve(loaded.config, port_file, run)),
+        Command::Explain { asked, common } => common
+            .load()
+            .map(|loaded| explain::explain(&loaded.config, &asked)),
         Command::Config(ConfigCommand::Check(common)) => common.load().map(|_| say("OK\n")),
         Command::Config(ConfigCommand::Show(common)) => {
             common.load().map(|loaded| say(&loaded.show()))

@@ -23,11 +23,14 @@ use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{ActionCacheStore, MacKeys, Probes, ReferenceSettings};
 use crate::upstream::{Cache, Identity};
 
+/// What looks references up and fetches.
+pub(super) type OurResolver = Resolver<ActionCacheStore, HttpFetcher, Cache>;
+
 /// What all listener threads share.
 pub(super) struct Assembly {
     backend: Backend,
     /// For the asset runtime; threads derive their own from it.
-    resolver: Resolver<ActionCacheStore, HttpFetcher, Cache>,
+    resolver: OurResolver,
     reflection: Routes,
     observer: Arc<Observer>,
     /// Who asset calls are to the cache.
@@ -57,17 +60,7 @@ impl Assembly {
         let probes = Probes::default();
         let store = ActionCacheStore::new(far.clone(), references.clone(), probes.clone());
         let store = with_references(store, backend.references());
-        let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
-            .map_err(|errors| anyhow::anyhow!(join(&errors)))
-            .context("fetching")?;
-        let resolver = Resolver::new(
-            store,
-            fetcher,
-            far,
-            resolver_settings(config),
-            drain,
-            Handle::current(),
-        );
+        let resolver = resolver(config, store, far, drain)?;
         Ok(Self {
             identity: Identity::new(backend.credential()),
             backend,
@@ -105,6 +98,30 @@ impl Assembly {
         *router = std::mem::take(router).fallback_service(forward.clone().into_fallback());
         Dispatch::new(forward, stack::stack(routes))
     }
+}
+
+/// A resolver as the server has it, for one that only explains: it knows no
+/// probe's result, so it asks for the presence of everything. Must be called on
+/// its runtime.
+pub(super) fn explaining(config: &Config, backend: &Backend) -> anyhow::Result<OurResolver> {
+    let cache = Cache::new(backend.near().upstream);
+    let (references, probes) = (reference_settings(config)?, Probes::default());
+    let store = ActionCacheStore::new(cache.clone(), references, probes);
+    let store = with_references(store, backend.references());
+    resolver(config, store, cache, Drain::new())
+}
+
+fn resolver(
+    config: &Config,
+    store: ActionCacheStore,
+    cache: Cache,
+    drain: Drain,
+) -> anyhow::Result<OurResolver> {
+    let fetcher = HttpFetcher::new(fetch_settings(config), cache.clone())
+        .map_err(|errors| anyhow::anyhow!(join(&errors)))
+        .context("fetching")?;
+    let (settings, runtime) = (resolver_settings(config), Handle::current());
+    Ok(Resolver::new(store, fetcher, cache, settings, drain, runtime))
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {
