@@ -34,7 +34,12 @@ pub(super) struct Asked {
     #[arg(long = "qualifier", value_name = "NAME=VALUE", num_args = 1..)]
     qualifiers: Vec<String>,
     /// Instance name of the fetch
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     instance: String,
     /// FetchBlob or FetchDirectory
     #[arg(long, value_name = "KIND", default_value = "blob", value_parser = ["blob", "directory"])]
@@ -86,7 +91,9 @@ impl Asked {
     fn query(&self) -> Result<Query, String> {
         let read = api::read_fetch(self.kind(), self.request()?);
         read.map_err(|violations| {
-            let lines = violations.iter().map(|(field, why)| format!("{field}: {why}"));
+            let lines = violations
+                .iter()
+                .map(|(field, why)| format!("{field}: {why}"));
             lines.collect::<Vec<_>>().join("\n")
         })
     }
@@ -133,7 +140,9 @@ fn context(file: Option<&Path>) -> Result<CallContext, String> {
     };
     let credential = ServiceCredential::from_file(file.to_owned())
         .map_err(|error| format!("--metadata-file: {}: {error}", file.display()))?;
-    Ok(Identity::new(Some(credential)).service().unwrap_or_default())
+    Ok(Identity::new(Some(credential))
+        .service()
+        .unwrap_or_default())
 }
 
 fn function(name: &str) -> Result<DigestFunction, String> {

@@ -48,7 +48,7 @@ enum Command {
     Explain {
         #[command(flatten)]
         asked: explain::Asked,
-        #[command(flatten)]
+        #[command(flatten, next_help_heading = "Settings, as of the server")]
         common: Common,
     },
     /// Look at the configuration without serving

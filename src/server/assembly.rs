@@ -121,7 +121,9 @@ fn resolver(
         .map_err(|errors| anyhow::anyhow!(join(&errors)))
         .context("fetching")?;
     let (settings, runtime) = (resolver_settings(config), Handle::current());
-    Ok(Resolver::new(store, fetcher, cache, settings, drain, runtime))
+    Ok(Resolver::new(
+        store, fetcher, cache, settings, drain, runtime,
+    ))
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {

@@ -39,8 +39,8 @@ pub fn explain(
     let explained = runtime.block_on(async {
         let resolver = assembly::explaining(config, &backend)?;
         let explained = tokio::time::timeout(PATIENCE, resolver.explain(context, query)).await;
-        let explained = explained
-            .with_context(|| format!("the cache did not answer within {PATIENCE:?}"))?;
+        let explained =
+            explained.with_context(|| format!("the cache did not answer within {PATIENCE:?}"))?;
         explained.map_err(|error| anyhow::anyhow!("{}", context.redact(&error.to_string())))
     });
     runtime.shutdown_background();

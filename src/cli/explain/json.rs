@@ -90,7 +90,9 @@ fn entry(found: &Explained, reference: &AssetReference, now: SystemTime) -> Valu
 
 fn pairs(qualifiers: &Qualifiers) -> Value {
     let pairs = qualifiers.iter();
-    pairs.map(|q| (q.name.clone(), Value::from(q.value.clone()))).collect()
+    pairs
+        .map(|q| (q.name.clone(), Value::from(q.value.clone())))
+        .collect()
 }
 
 fn verdict(query: &Query, verdict: &Verdict) -> Value {

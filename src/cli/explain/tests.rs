@@ -1,3 +1,5 @@
+//! Flags of `assetgate explain`.
+
 use clap::Parser as _;
 
 use super::super::{Cli, Command};

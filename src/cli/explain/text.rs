@@ -6,7 +6,6 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::stamp;
 use crate::asset::{AssetReference, Checksum, KeySpace, Qualifiers, Source, Uri};
 use crate::resolver::{ExplainedKey, Explanation, Missed, Query, Verdict};
 use crate::store::{Explained, Lookup, Miss};
@@ -42,7 +41,7 @@ fn facts(out: &mut String, key: &ExplainedKey, now: SystemTime) {
     line(out, "action", &found.action.to_string());
     line(out, "found", &lookup(found));
     if let Some(reference) = &found.reference {
-        entry(out, found, reference, now);
+        entry(out, key, reference, now);
     }
     if let Some(exact) = &key.confirmed_by {
         line(out, "exact entry", &lookup(exact));
@@ -77,20 +76,23 @@ fn lookup(found: &Explained) -> String {
     }
 }
 
-fn entry(out: &mut String, found: &Explained, reference: &AssetReference, now: SystemTime) {
+fn entry(out: &mut String, key: &ExplainedKey, reference: &AssetReference, now: SystemTime) {
+    let found = &key.found;
     line(out, "content", &reference.digest.to_string());
     let source = match reference.source {
         Source::Push => "pushed",
         Source::Fetch => "fetched",
     };
-    let time = reference.content_time;
     let uri = Uri::new(reference.uri.clone()).redacted();
-    let from = if uri.is_empty() { uri } else { format!(", {uri}") };
-    let said = format!("{}, {}{from}", stamp(time), relative(time, now));
+    let known = key.key.space.uri().map(Uri::redacted);
+    let from = match known == Some(uri.clone()) || uri.is_empty() {
+        true => String::new(),
+        false => format!(", {uri}"),
+    };
+    let said = format!("{}{from}", moment(reference.content_time, now));
     line(out, source, &said);
     if let Some(at) = reference.expire_at {
-        let said = format!("{}, {}", stamp(at), relative(at, now));
-        line(out, "expires", &said);
+        line(out, "expires", &moment(at, now));
     }
     if !reference.qualifiers.is_empty() {
         line(out, "stored with", &pairs(&reference.qualifiers));
@@ -112,16 +114,30 @@ fn entry(out: &mut String, found: &Explained, reference: &AssetReference, now: S
 }
 
 pub(super) fn checksum_name(checksum: &Checksum) -> String {
-    format!("{}:{}", checksum.algorithm().name(), hex::encode(checksum.raw()))
+    format!(
+        "{}:{}",
+        checksum.algorithm().name(),
+        hex::encode(checksum.raw())
+    )
 }
 
 fn pairs(qualifiers: &Qualifiers) -> String {
     let shown = |text: &str| text.escape_debug().to_string();
-    let pairs = qualifiers.iter().map(|q| format!("{}={}", shown(&q.name), shown(&q.value)));
+    let pairs = qualifiers
+        .iter()
+        .map(|q| format!("{}={}", shown(&q.name), shown(&q.value)));
     pairs.collect::<Vec<_>>().join(", ")
 }
 
-/// How long ago, in its two largest units.
+/// A time to the second, and how long ago that is.
+fn moment(time: SystemTime, now: SystemTime) -> String {
+    let whole = prost_types::Timestamp {
+        nanos: 0,
+        ..prost_types::Timestamp::from(time)
+    };
+    format!("{whole}, {}", relative(time, now))
+}
+
 fn relative(time: SystemTime, now: SystemTime) -> String {
     match now.duration_since(time) {
         Ok(age) => format!("{} ago", in_words(age)),
@@ -129,6 +145,7 @@ fn relative(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
+/// In its two largest units.
 fn in_words(time: Duration) -> String {
     const UNITS: [(&str, u64); 5] = [
         ("year", 365 * 86_400),
