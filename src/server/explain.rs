@@ -14,24 +14,27 @@ use super::backend::Backend;
 use crate::config::{Config, ReferencesUpstream};
 use crate::embedded;
 use crate::resolver::{Explanation, Query};
-use crate::upstream::CallContext;
+use crate::upstream::{CallContext, Identity};
 
 /// How long the cache may take for all keys together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a fetch would look up, find and answer at this moment.
+/// What a fetch of this caller would look up, find and answer at this moment.
+/// As in a server, the service's own credential goes before the caller's.
 ///
 /// # Errors
 /// When the cache cannot be asked.
 pub fn explain(
     config: &Config,
-    context: &CallContext,
+    caller: &CallContext,
     query: &Query,
 ) -> anyhow::Result<Explanation> {
     if uses_embedded(config) {
         check_is_there(&config.embedded.dir)?;
     }
     let backend = Backend::open(config).map_err(|error| advise(config, error))?;
+    let service = Identity::new(backend.credential()).service();
+    let context = service.as_ref().unwrap_or(caller);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

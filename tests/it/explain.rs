@@ -367,3 +367,24 @@ async fn other_functions_and_directories_have_keys_of_their_own() {
         Code::NotFound,
     );
 }
+
+#[tokio::test]
+async fn the_services_own_credential_is_used_as_by_the_server() {
+    let cache = Upstream::start();
+    cache.demand_token("Bearer service-token", Code::Unauthenticated);
+    let dir = tempfile::tempdir().unwrap();
+    let credential = dir.path().join("credential");
+    std::fs::write(&credential, "authorization: Bearer service-token\n").unwrap();
+    let config = dir.path().join("assetgate.toml");
+    let text = format!(
+        "[upstream]\nurl = \"{}\"\ncredential = \"{}\"\n\
+         [push]\ninstances = [\"\"]\n[fetch]\ninstances = [\"\"]\n",
+        cache.url(),
+        credential.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let told = told(&["--config", config, "--uri", URN]).await;
+    assert_eq!(told.code, 1, "{}{}", told.out, told.err);
+    assert!(told.out.contains("miss, absent"), "{}", told.out);
+}
