@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
+use super::channel::ErrorSettings;
 use super::convert::FetchMessage;
-use super::status::{ErrorSettings, Verdict};
+use super::status::Verdict;
 use super::{note_caller, note_failure};
 use crate::asset::{AssetKind, Qualifiers, Uri};
 use crate::call::Call;

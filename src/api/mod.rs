@@ -6,6 +6,7 @@
 //! Called by: `server`.
 
 mod caller;
+mod channel;
 mod convert;
 mod fetch;
 mod health;
@@ -20,20 +21,21 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use caller::Caller;
-use convert::Invalid;
+use convert::{FetchMessage, Invalid};
 use status::Verdict;
 
+pub use channel::{ErrorMode, ErrorSettings};
 pub use services::Services;
-pub use status::{ErrorMode, ErrorSettings};
 
 use crate::asset::{AssetKind, Uri};
 use crate::call::Call;
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
+use crate::proto::asset::FetchBlobRequest;
 use crate::proto::asset::fetch_server::FetchServer;
 use crate::proto::asset::push_server::PushServer;
 use crate::proto::{FILE_DESCRIPTOR_SET, MAX_NATIVE_MESSAGE};
-use crate::resolver::{Announce, Resolver};
+use crate::resolver::{Announce, Query, Resolver};
 use crate::store::AssetStore;
 use crate::upstream::{Identity, Upstream};
 
@@ -51,6 +53,23 @@ pub fn reflection() -> Result<Routes, tonic_reflection::server::Error> {
         .add_service(builder().build_v1()?)
         .add_service(builder().build_v1alpha()?);
     Ok(routes)
+}
+
+/// A request as the services read it, for who is not a client: the same
+/// checks, and the same rules on what is a secret.
+///
+/// # Errors
+/// Everything that is wrong with it: field and description.
+pub fn read_fetch(
+    kind: AssetKind,
+    request: FetchBlobRequest,
+) -> Result<Query, Vec<(String, String)>> {
+    let query = FetchMessage::from(request).to_query(kind);
+    query.map_err(|invalid| {
+        let violations = invalid.violations().iter();
+        let said = violations.map(|v| (v.field.clone(), v.description.clone()));
+        said.collect()
+    })
 }
 
 /// Every native service: those in `reflection`, Fetch, Push and health. The

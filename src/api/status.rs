@@ -1,13 +1,8 @@
 //! The one place where an error becomes a status: which code, with which
 //! details, inside the answer or as the call's own (the table of DESIGN 6).
 //!
-//! # Why two channels
-//!
-//! The API wants failures outside the server's control *inside* an OK answer.
-//! Bazel before 8.2 ignores them there and, without a checksum, builds with an
-//! empty file; so such clients get every failure as the call's status.
-//!
-//! Not for: finding out what is wrong with a request (`convert.rs`).
+//! Not for: finding out what is wrong with a request (`convert.rs`), nor which
+//! of the two a client gets (`channel.rs`).
 
 use std::time::Duration;
 
@@ -15,7 +10,6 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
-use super::caller::Caller;
 use super::convert::Invalid;
 use crate::asset::Uri;
 use crate::fetcher::{Failure, FetchError};
@@ -29,55 +23,6 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// two of them, and grpc-java takes 8 KiB of headers.
 const MAX_TEXT: usize = 1300;
 const MAX_DETAILS: usize = 2000;
-
-/// URIs of BuildStream 1, which ignores failures inside an OK answer.
-const BUILDSTREAM_1: &[u8] = b"urn:fdc:buildstream.build:2020:v1:";
-
-/// Where a failure the API wants inside the answer goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ErrorMode {
-    /// Decided by what the client says of itself.
-    #[default]
-    Auto,
-    /// Always inside the answer.
-    Inline,
-    /// Always the call's own status.
-    Grpc,
-}
-
-/// Settings of the error channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorSettings {
-    /// Where failures go.
-    pub mode: ErrorMode,
-    /// Tools that get every failure as the call's status in [`ErrorMode::Auto`].
-    pub grpc_clients: Vec<String>,
-}
-
-impl Default for ErrorSettings {
-    fn default() -> Self {
-        Self {
-            mode: ErrorMode::Auto,
-            grpc_clients: vec!["please".to_owned()],
-        }
-    }
-}
-
-impl ErrorSettings {
-    /// Whether this caller gets failures inside the answer.
-    pub(super) fn inline_for(&self, caller: &Caller, uris: &[Uri]) -> bool {
-        match self.mode {
-            ErrorMode::Inline => true,
-            ErrorMode::Grpc => false,
-            ErrorMode::Auto => {
-                let named = |tool: &String| tool.eq_ignore_ascii_case(&caller.tool);
-                !(caller.is_bazel_before_8_2()
-                    || self.grpc_clients.iter().any(named)
-                    || uris.iter().any(|u| u.to_wire().starts_with(BUILDSTREAM_1)))
-            }
-        }
-    }
-}
 
 /// What is said about an error.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
-//! The command line: `serve`, `doctor`, `config check`, `config show`.
+//! The command line: `serve`, `doctor`, `explain`, `config check`, `config show`.
 //!
-//! Exit codes: 0; 1 when running failed, or references do not work; 64 for bad
-//! usage or configuration; 69 when the cache cannot be reached.
+//! Exit codes: 0; 1 when running failed, or the answer is no; 64 for bad usage or
+//! configuration; 69 when the cache cannot be reached.
 //! Not for: what settings mean (`config`) or serving (`server`).
 //! Called by: `main`.
 
 mod banner;
 mod doctor;
+mod explain;
 mod flags;
 mod port_file;
 mod serve;
@@ -55,6 +56,13 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Say what a fetch would find in the cache, and why
+    Explain {
+        #[command(flatten)]
+        asked: explain::Asked,
+        #[command(flatten, next_help_heading = "Settings, as of the server")]
+        common: Common,
     },
     /// Look at the configuration without serving
     #[command(subcommand)]
@@ -111,6 +119,9 @@ pub fn main(run: Run) -> ExitCode {
         } => common
             .load()
             .map(|loaded| doctor::doctor(loaded.config, instances, json)),
+        Command::Explain { asked, common } => common
+            .load()
+            .map(|loaded| explain::explain(&loaded.config, &asked)),
         Command::Config(ConfigCommand::Check(common)) => common.load().map(|_| say("OK\n")),
         Command::Config(ConfigCommand::Show(common)) => {
             common.load().map(|loaded| say(&loaded.show()))

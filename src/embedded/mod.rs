@@ -71,9 +71,12 @@ pub struct Settings {
 /// Why an embedded cache cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory cannot be used, or another process uses it.
+    /// The directory cannot be used.
     #[error("the cache directory {0}")]
     Directory(String),
+    /// Another process uses the directory.
+    #[error("the cache directory {0}")]
+    InUse(String),
     /// The directory cannot be read.
     #[error("the cache directory {} cannot be read: {cause}", dir.display())]
     Scan {
@@ -112,7 +115,10 @@ impl Embedded {
     }
 
     fn open_in_boot(settings: Settings, boot: Option<String>) -> Result<Self, Error> {
-        let disk = disk::Disk::open(&settings.dir).map_err(|e| Error::Directory(e.to_string()))?;
+        let disk = disk::Disk::open(&settings.dir).map_err(|e| match e {
+            disk::LockError::InUse { .. } => Error::InUse(e.to_string()),
+            disk::LockError::Io { .. } => Error::Directory(e.to_string()),
+        })?;
         let failed = |cause| Error::Scan {
             dir: settings.dir.clone(),
             cause,

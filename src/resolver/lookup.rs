@@ -25,8 +25,6 @@ pub enum Missed {
     Absent,
     /// An entry that is not one of ours, or does not fit its key.
     Unusable,
-    /// Content from the origin that has to be asked again.
-    Unpinned,
     /// The entry says what the request's checksum rules out.
     Contradicted,
     /// A push for several URIs of which the first was never written.
@@ -40,13 +38,23 @@ pub enum Missed {
 }
 
 impl Missed {
+    /// Every reason, the most telling one last.
+    pub const ALL: [Self; 7] = [
+        Self::Absent,
+        Self::Unusable,
+        Self::Contradicted,
+        Self::HalfPushed,
+        Self::Gone,
+        Self::Expired,
+        Self::Stale,
+    ];
+
     /// The reason as in metrics, logs and explanations.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Missed::Absent => "absent",
             Missed::Unusable => "unusable",
-            Missed::Unpinned => "unpinned",
             Missed::Contradicted => "contradicted",
             Missed::HalfPushed => "half_pushed",
             Missed::Gone => "gone",
@@ -110,24 +118,20 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                 let Some(found) = lookups.next().await else {
                     break;
                 };
-                let mut found = self.accept(query, candidate, found?);
-                if let (Ok(_), KeySpace::Subset { .. }) = (&found, &candidate.key.space) {
-                    let confirmed = self.confirm(context, query, candidate, found);
-                    found = Box::pin(confirmed).await?;
-                }
-                let found = found.and_then(|found| whole(query, candidate, &absent, found));
+                let ask = async |exact: AssetKey| self.ask(context, query, &exact).await;
+                let found = self.judge(query, candidate, found?, &mut absent, ask);
+                let found = found.await?;
                 count(candidate, &found);
                 match found {
                     Ok(reference) => return Ok(Ok(answer(candidate, *reference))),
-                    Err(Missed::Absent) => absent.extend(candidate.uri_index),
-                    Err(_) => {}
+                    Err(reason) => missed = missed.max(reason),
                 }
-                missed = missed.max(found.err().unwrap_or_default());
             }
         }
         Ok(Err(missed))
     }
 
+    /// What stands under a key.
     async fn ask(
         &self,
         context: &CallContext,
@@ -139,8 +143,32 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         found.map_err(|e| ResolveError::from_store(e, function))
     }
 
+    /// Whether what stands under a key answers the query: the one place that
+    /// decides, for fetches and for explanations. `absent` are the URIs whose
+    /// keys in the same wave gave nothing, and learns of this one; `ask` looks
+    /// a further key up, where the answer depends on one.
+    pub(super) async fn judge(
+        &self,
+        query: &Query,
+        candidate: &Candidate,
+        found: Lookup,
+        absent: &mut Vec<usize>,
+        ask: impl AsyncFnOnce(AssetKey) -> Result<Lookup, ResolveError>,
+    ) -> Result<Found, ResolveError> {
+        let mut found = self.accept(query, candidate, found);
+        if let Some(exact) = found.as_ref().ok().and_then(|f| confirming(candidate, f)) {
+            let there = ask(exact).await?;
+            found = self.confirm(query, candidate, found, there);
+        }
+        let found = found.and_then(|found| whole(query, candidate, absent, found));
+        if matches!(found, Err(Missed::Absent)) {
+            absent.extend(candidate.uri_index);
+        }
+        Ok(found)
+    }
+
     /// Whether an entry answers the query at this moment.
-    pub(super) fn accept(&self, query: &Query, candidate: &Candidate, found: Lookup) -> Found {
+    fn accept(&self, query: &Query, candidate: &Candidate, found: Lookup) -> Found {
         let reference = match found {
             Lookup::Hit(reference) => reference,
             Lookup::Miss(Miss::Incomplete) => return Err(Missed::Gone),
@@ -165,36 +193,17 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         Ok(reference)
     }
 
-    /// An entry found by a subset of its qualifiers is what was pushed last
-    /// with more; whether that push still holds, the exact entry says, if it is
-    /// there: a withdrawal or a later push (C3.7).
-    pub(super) async fn confirm(
-        &self,
-        context: &CallContext,
-        query: &Query,
-        candidate: &Candidate,
-        found: Found,
-    ) -> Result<Found, ResolveError> {
-        let (Ok(subset), Some(uri)) = (&found, candidate.key.space.uri()) else {
-            return Ok(found);
-        };
-        let exact = AssetKey {
-            space: KeySpace::Exact {
-                uri: uri.clone(),
-                qualifiers: subset.qualifiers.clone(),
-            },
-            ..candidate.key.clone()
-        };
-        let there = self.ask(context, query, &exact).await?;
-        if let Lookup::Hit(exact) = &there
+    /// What the exact entry `there` makes of one found by a subset.
+    fn confirm(&self, query: &Query, candidate: &Candidate, found: Found, there: Lookup) -> Found {
+        if let (Ok(subset), Lookup::Hit(exact)) = (&found, &there)
             && exact.content_time <= subset.content_time
         {
-            return Ok(found);
+            return found;
         }
-        Ok(match self.accept(query, candidate, there) {
+        match self.accept(query, candidate, there) {
             Err(Missed::Absent | Missed::Unusable) => found,
             other => other,
-        })
+        }
     }
 
     /// Whether content the origin of a URI served before may answer. Unpinned
@@ -219,6 +228,23 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             && !private
             && self.shared.fetcher.is_fetchable(request.kind, uri)
     }
+}
+
+/// An entry found by a subset of its qualifiers is what was pushed last with
+/// more; whether that push still holds, the exact entry says, if it is there: a
+/// withdrawal or a later push (C3.7).
+fn confirming(candidate: &Candidate, subset: &AssetReference) -> Option<AssetKey> {
+    let KeySpace::Subset { uri, .. } = &candidate.key.space else {
+        return None;
+    };
+    let space = KeySpace::Exact {
+        uri: uri.clone(),
+        qualifiers: subset.qualifiers.clone(),
+    };
+    Some(AssetKey {
+        space,
+        ..candidate.key.clone()
+    })
 }
 
 /// A push that failed midway may have left the entries of its later URIs. Who
@@ -291,7 +317,7 @@ fn count(candidate: &Candidate, found: &Found) {
     metrics::counter!("assetgate_lookups_total", "space" => space, "result" => result).increment(1);
 }
 
-fn answer(candidate: &Candidate, reference: AssetReference) -> Answer {
+pub(super) fn answer(candidate: &Candidate, reference: AssetReference) -> Answer {
     Answer {
         kind: reference.kind,
         digest: reference.digest,

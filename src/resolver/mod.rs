@@ -11,6 +11,7 @@
 
 mod candidates;
 mod error;
+mod explain;
 mod flight;
 mod lookup;
 mod negative;
@@ -29,6 +30,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use error::ResolveError;
+pub use explain::{ExplainedKey, Explanation, Verdict};
 pub use lookup::Missed;
 pub use permission::{InstanceRule, Permissions, UriPrefix};
 pub use query::{Answer, Outcome, Push, Query, Stats};
@@ -175,14 +177,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
     pub async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, ResolveError> {
         let inner = &self.inner;
         let shared = &inner.shared;
-        let scope = &query.request.scope;
-        inner
-            .check_function(context, &scope.instance, scope.function)
-            .await?;
-        if !shared.settings.push {
-            // Nothing can have been pushed, so no label can match (Q2).
-            shared.check_supported(&query)?;
-        }
+        inner.check(context, &query).await?;
         let missed = match inner.look_up(context, &query).await? {
             Ok(found) => return Ok(found),
             Err(missed) => missed,
@@ -213,6 +208,20 @@ impl Announce for Cache {
     ) -> Result<Arc<[DigestFunction]>, upstream::Error> {
         let limits = self.limits(context, instance).await?;
         Ok(Arc::clone(&limits.digest_functions))
+    }
+}
+
+impl<S, F: Fetcher, A: Announce> Inner<S, F, A> {
+    /// What must hold before the cache is asked for references.
+    async fn check(&self, context: &CallContext, query: &Query) -> Result<(), ResolveError> {
+        let scope = &query.request.scope;
+        self.check_function(context, &scope.instance, scope.function)
+            .await?;
+        if !self.shared.settings.push {
+            // Nothing can have been pushed, so no label can match (Q2).
+            self.shared.check_supported(query)?;
+        }
+        Ok(())
     }
 }
 

@@ -149,7 +149,7 @@ fn reason(query: &Query, missed: Missed) -> String {
         return "no content with this checksum is known here".to_owned();
     }
     let pushed = match missed {
-        Missed::Absent | Missed::Unpinned => "nobody pushed this asset with these qualifiers",
+        Missed::Absent => "nobody pushed this asset with these qualifiers",
         Missed::Unusable => "what stands in the cache for it is no reference of this server",
         Missed::HalfPushed => "it was pushed for several URIs and not recorded for the first",
         Missed::Contradicted => "what was pushed under it does not have this checksum",

@@ -63,6 +63,8 @@ impl AssetStore for Arc<FakeStore> {
             reference,
             lookup,
             detail: "",
+            detached: false,
+            signed: false,
         })
     }
 

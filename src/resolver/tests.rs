@@ -1,6 +1,7 @@
 //! What does not show at the API: forged entries, order and number of
 //! look-ups, threads. The rest is tested as clients see it, in `api::tests`.
 
+mod explain;
 mod matching;
 
 use std::sync::Arc;

@@ -26,11 +26,14 @@ use crate::store::{
 };
 use crate::upstream::{Cache, Identity};
 
+/// What looks references up and fetches.
+pub(super) type OurResolver = Resolver<ActionCacheStore, HttpFetcher, Cache>;
+
 /// What all listener threads share.
 pub(super) struct Assembly {
     backend: Backend,
     /// For the asset runtime; threads derive their own from it.
-    resolver: Resolver<ActionCacheStore, HttpFetcher, Cache>,
+    resolver: OurResolver,
     reflection: Routes,
     observer: Arc<Observer>,
     /// Who asset calls are to the cache.
@@ -63,29 +66,19 @@ impl Assembly {
         let probes = Probes::default();
         let store = ActionCacheStore::new(far.clone(), references.clone(), probes.clone());
         let store = with_references(store, backend.references());
-        let fetcher = HttpFetcher::new(fetch_settings(config), far.clone())
-            .map_err(|errors| anyhow::anyhow!(join(&errors)))
-            .context("fetching")?;
         let identity = Identity::new(backend.credential());
         let prober = config.probe.enabled.then(|| {
             let settings = probe_settings(config, identity.clone(), told);
             let target = ProbeTarget {
                 content: far.clone(),
-                elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
+                elsewhere: backend.references().map(|near| near.cache),
             };
             Prober::new(target, settings, stopping.clone(), Handle::current())
         });
         if let Some(prober) = &prober {
             probes.attach(prober.clone());
         }
-        let resolver = Resolver::new(
-            store,
-            fetcher,
-            far,
-            resolver_settings(config),
-            drain,
-            Handle::current(),
-        );
+        let resolver = resolver(config, store, far, drain)?;
         Ok(Self {
             identity,
             backend,
@@ -136,6 +129,32 @@ impl Assembly {
         });
         Dispatch::new(forward, stack::stack(services))
     }
+}
+
+/// A resolver as the server has it, for one that only explains: it knows no
+/// probe's result, so it asks for the presence of everything. Must be called on
+/// its runtime.
+pub(super) fn explaining(config: &Config, backend: &Backend) -> anyhow::Result<OurResolver> {
+    let cache = backend.near().cache;
+    let (references, probes) = (reference_settings(config)?, Probes::default());
+    let store = ActionCacheStore::new(cache.clone(), references, probes);
+    let store = with_references(store, backend.references());
+    resolver(config, store, cache, Drain::new())
+}
+
+fn resolver(
+    config: &Config,
+    store: ActionCacheStore,
+    cache: Cache,
+    drain: Drain,
+) -> anyhow::Result<OurResolver> {
+    let fetcher = HttpFetcher::new(fetch_settings(config), cache.clone())
+        .map_err(|errors| anyhow::anyhow!(join(&errors)))
+        .context("fetching")?;
+    let (settings, runtime) = (resolver_settings(config), Handle::current());
+    Ok(Resolver::new(
+        store, fetcher, cache, settings, drain, runtime,
+    ))
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {

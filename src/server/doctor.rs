@@ -11,7 +11,7 @@ use super::assembly::probe_settings;
 use super::backend::Backend;
 use crate::config::Config;
 use crate::store::{ProbeTarget, Report, probe};
-use crate::upstream::{Cache, Identity};
+use crate::upstream::Identity;
 
 /// Probes the cache under every name of `probe.instances`.
 ///
@@ -26,8 +26,8 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Report>> {
     let reports = runtime.block_on(async {
         let backend = Backend::open(config)?;
         let target = ProbeTarget {
-            content: Cache::new(backend.near().upstream),
-            elsewhere: backend.references().map(|near| Cache::new(near.upstream)),
+            content: backend.near().cache,
+            elsewhere: backend.references().map(|near| near.cache),
         };
         let settings = probe_settings(
             config,

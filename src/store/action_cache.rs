@@ -147,7 +147,13 @@ impl ActionCacheStore {
         Ok(decode_entry(&self.format, key, encoded, entry, payload))
     }
 
-    async fn read(&self, context: &CallContext, key: &AssetKey) -> Result<Explained, Error> {
+    /// `keep` says whether what is taken over is recorded as ours.
+    async fn read(
+        &self,
+        context: &CallContext,
+        key: &AssetKey,
+        keep: bool,
+    ) -> Result<Explained, Error> {
         let at = self.key_scope(context, &key.scope).await?;
         let encoded = self.encode(key, at.function)?;
         let action = &encoded.action.0;
@@ -156,7 +162,7 @@ impl ActionCacheStore {
         let entry = match entry.await {
             Ok(Some(entry)) => entry,
             Ok(None) if matches!(key.space, KeySpace::Migrated { .. }) => {
-                return Box::pin(migrate::take_over(self, context, key, found)).await;
+                return Box::pin(migrate::take_over(self, context, key, found, keep)).await;
             }
             Ok(None) => return Ok(found),
             Err(upstream::Error::Malformed { .. }) => return Ok(found.unusable("undecodable")),
@@ -168,9 +174,16 @@ impl ActionCacheStore {
             Err(why) => return Ok(found.unusable(why)),
         };
         drop(entry);
-        let found = found.about(&reference);
-        if outputs.withdrawn || reference.is_expired(self.clock.now()) {
-            return Ok(found.miss(Miss::Expired));
+        let found = Explained {
+            detached: outputs.detached.is_some(),
+            signed: self.format.mac.is_some(),
+            ..found.about(&reference)
+        };
+        if outputs.withdrawn {
+            return Ok(found.expired("withdrawn by a later push"));
+        }
+        if reference.is_expired(self.clock.now()) {
+            return Ok(found.expired("its time is over"));
         }
         self.prove(context, &key.scope, found, reference, &outputs)
             .await
@@ -205,7 +218,7 @@ impl ActionCacheStore {
 impl AssetStore for ActionCacheStore {
     async fn get(&self, context: &CallContext, key: &AssetKey) -> Result<Lookup, Error> {
         self.probes.on_call(context, &key.scope.instance);
-        let found = self.read(context, key).await?;
+        let found = self.read(context, key, true).await?;
         if found.lookup == Lookup::Miss(Miss::Unusable) {
             let why = found.detail;
             tracing::debug!(why, "an entry under one of our keys is not used");
@@ -215,7 +228,7 @@ impl AssetStore for ActionCacheStore {
     }
 
     async fn explain(&self, context: &CallContext, key: &AssetKey) -> Result<Explained, Error> {
-        self.read(context, key).await
+        self.read(context, key, false).await
     }
 
     async fn put(

@@ -15,12 +15,13 @@ use crate::proto::rev2;
 use crate::upstream::{self, CallContext};
 
 /// Looks where bb-remote-asset would have put it. `found` is what our own key
-/// gave, which is nothing.
+/// gave, which is nothing; `keep` whether to record what is there as ours.
 pub(super) async fn take_over(
     store: &ActionCacheStore,
     context: &CallContext,
     key: &AssetKey,
     found: Explained,
+    keep: bool,
 ) -> Result<Explained, Error> {
     let Some((reference, tree)) = look(store, context, key).await? else {
         return Ok(found);
@@ -44,7 +45,19 @@ pub(super) async fn take_over(
         Presence::Incomplete => return Ok(found.miss(Miss::Incomplete)),
         Presence::Unusable(why) => return Ok(found.unusable(why)),
     }
-    let recorded = record::put(store, context, std::slice::from_ref(key), &reference).await;
+    if keep {
+        record(store, context, key, &reference).await;
+    }
+    Ok(found.hit(reference, "taken over from bb-remote-asset"))
+}
+
+async fn record(
+    store: &ActionCacheStore,
+    context: &CallContext,
+    key: &AssetKey,
+    reference: &AssetReference,
+) {
+    let recorded = record::put(store, context, std::slice::from_ref(key), reference).await;
     if let Err(error) = &recorded {
         let error = context.redact(&error.to_string());
         tracing::debug!(
@@ -54,7 +67,6 @@ pub(super) async fn take_over(
     }
     let outcome = if recorded.is_ok() { "recorded" } else { "read" };
     metrics::counter!("assetgate_references_migrated_total", "outcome" => outcome).increment(1);
-    Ok(found.hit(reference, "taken over from bb-remote-asset"))
 }
 
 async fn look(

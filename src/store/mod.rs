@@ -42,7 +42,8 @@ pub trait AssetStore: Send + Sync + 'static {
         key: &AssetKey,
     ) -> impl Future<Output = Result<Lookup, Error>> + Send;
 
-    /// What [`AssetStore::get`] would find, with all that led to it.
+    /// What [`AssetStore::get`] would find, with all that led to it. Records
+    /// nothing, counts nothing.
     fn explain(
         &self,
         context: &CallContext,
@@ -90,6 +91,10 @@ pub struct Explained {
     pub lookup: Lookup,
     /// What exactly does not fit, or how the content was found to be present.
     pub detail: &'static str,
+    /// Of an entry that fits: it has no outputs, as the content is elsewhere.
+    pub detached: bool,
+    /// Of an entry that fits: its MAC was asked for, and is valid.
+    pub signed: bool,
 }
 
 impl Explained {
@@ -99,6 +104,8 @@ impl Explained {
             reference: None,
             lookup: Lookup::Miss(Miss::Absent),
             detail: "",
+            detached: false,
+            signed: false,
         }
     }
 
@@ -115,6 +122,11 @@ impl Explained {
     fn unusable(mut self, why: &'static str) -> Self {
         self.detail = why;
         self.miss(Miss::Unusable)
+    }
+
+    fn expired(mut self, why: &'static str) -> Self {
+        self.detail = why;
+        self.miss(Miss::Expired)
     }
 
     fn hit(mut self, reference: AssetReference, proof: &'static str) -> Self {
@@ -139,7 +151,7 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// The reason as a metric label.
+    /// The reason as explanations name it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

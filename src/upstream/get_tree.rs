@@ -5,7 +5,7 @@
 
 use tonic::Code;
 
-use super::channel::{MAX_MESSAGE, unary};
+use super::channel::{MAX_MESSAGE, timed};
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, Scope};
 use crate::proto::rev2;
@@ -31,9 +31,9 @@ impl Cache {
             .max_decoding_message_size(MAX_MESSAGE);
         let first = async {
             let mut pages = client.get_tree(request).await?.into_inner();
-            pages.message().await.map(tonic::Response::new)
+            pages.message().await
         };
-        match unary(METHOD, first).await {
+        match timed(METHOD, first).await {
             Ok(page) => Ok(page.is_some_and(|page| !page.directories.is_empty())),
             Err(error) if error.code() == Some(Code::Unimplemented) => Ok(false),
             Err(error) => Err(error),

@@ -18,6 +18,7 @@ mod cli;
 mod credentials;
 mod directories;
 mod embedded;
+mod explain;
 mod forward;
 mod freshness;
 mod large_trees;

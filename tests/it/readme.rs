@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use assetgate::config::{KEYS, Sources, load};
+use assetgate::resolver::Missed;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -96,7 +97,11 @@ fn documents() -> Vec<PathBuf> {
 
 fn flags() -> BTreeSet<&'static str> {
     let of_settings = KEYS.iter().map(|key| key.flag).filter(|f| !f.is_empty());
-    of_settings.chain(["--config", "--port-file"]).collect()
+    let of_commands = ["--config", "--port-file", "--metadata-file", "--json"];
+    let of_explain = ["--uri", "--qualifier", "--instance", "--kind"];
+    let further = ["--digest-function", "--oldest-content-accepted"];
+    let others = of_commands.into_iter().chain(of_explain).chain(further);
+    of_settings.chain(others).collect()
 }
 
 #[test]
@@ -192,4 +197,20 @@ fn every_metric_stands_in_the_readme() {
     let there: BTreeSet<&str> = names.split('"').filter(is_name).collect();
     assert!(there.len() > 20, "{there:?}");
     assert_eq!(told, there);
+}
+
+#[test]
+fn every_reason_stands_in_the_readme_as_it_is_told() {
+    let readme = read("README.md");
+    let rows = rows(section(&readme, "### Explain"));
+    let told: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    let names = Missed::ALL.map(Missed::name);
+    assert_eq!(told, [&["reason"], &names[..]].concat());
+    let metrics = section(&readme, "### Metrics");
+    let row = metrics
+        .lines()
+        .find(|line| line.contains("`assetgate_lookups_total`"));
+    for name in names {
+        assert!(row.unwrap().contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Push and fetch of references over a cache that misbehaves on demand.
 
+mod explaining;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
