@@ -7,6 +7,8 @@ mod action_cache;
 mod compat;
 mod content;
 mod encoding;
+#[cfg(test)]
+mod hostile;
 mod mac;
 mod migrate;
 mod overwrite;
