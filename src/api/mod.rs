@@ -21,6 +21,8 @@ use tonic::service::Routes;
 
 use caller::Caller;
 use convert::Invalid;
+#[cfg(any(test, fuzzing))]
+pub use convert::fuzz;
 use status::Verdict;
 
 pub use services::Services;
