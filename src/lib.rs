@@ -17,6 +17,8 @@
 //! | 8 | [`server`] | listeners, the stack, assembly |
 //! | 9 | [`cli`] | subcommands |
 //!
+//! `fuzz`, which only tests and `fuzz/` build, may use anything.
+//!
 //! # Four walks
 //!
 //! **A forwarded read.** `server::accept` hands the socket to a thread;
@@ -77,3 +79,6 @@ pub mod config;
 pub mod server;
 
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

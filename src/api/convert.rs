@@ -5,6 +5,8 @@
 //! functions, supported qualifiers).
 //! Called by: `fetch.rs`, `push.rs`.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod qualifiers;
 mod time;
 

@@ -21,6 +21,8 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use caller::Caller;
+#[cfg(any(test, fuzzing))]
+pub use convert::fuzz;
 use convert::{FetchMessage, Invalid};
 use status::Verdict;
 

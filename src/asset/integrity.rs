@@ -5,6 +5,9 @@
 //! the digest function.
 //! Not for: which bytes are verified (`fetcher` says: the served ones).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::fmt;
 
 use base64::Engine as _;

@@ -15,6 +15,8 @@ mod scrub;
 mod uri;
 
 pub use headers::{HeaderError, OriginHeaders, SecretValue, is_selecting_header};
+#[cfg(any(test, fuzzing))]
+pub use integrity::fuzz;
 pub use integrity::{Algorithm, Checksum, Integrity, IntegrityError, IntegrityHasher};
 pub use key::{AssetKey, KeySpace};
 pub use qualifiers::{

@@ -31,26 +31,41 @@ const SHOWN_BYTES: usize = 512;
 /// URLs inside values of URLs are looked at this many levels deep.
 const LEVELS: u8 = 2;
 
+/// Where a secret was, what stood around it meets and may be read as another:
+/// user info behind user info, say. So what is found clean has been looked at
+/// once more, and a stored value is taken for what it is when it comes back.
+const PASSES: usize = 8;
+
 /// `text` without the secrets of the URLs in it.
 #[must_use]
 pub fn scrub(text: &str) -> Cow<'_, str> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut found = false;
-    for piece in pieces(text) {
-        found |= scrub_url(piece.as_bytes(), &mut out, LEVELS);
+    let mut clean = Cow::Borrowed(text);
+    for _ in 0..PASSES {
+        let mut out = Vec::with_capacity(clean.len());
+        let mut found = false;
+        for piece in pieces(&clean) {
+            found |= scrub_url(piece.as_bytes(), &mut out, LEVELS);
+        }
+        if !found {
+            break;
+        }
+        clean = Cow::Owned(String::from_utf8_lossy(&out).into_owned());
     }
-    match found {
-        true => Cow::Owned(String::from_utf8_lossy(&out).into_owned()),
-        false => Cow::Borrowed(text),
-    }
+    clean
 }
 
 /// A URI without its secrets, and whether there were any. Unlike a text it is
 /// one URL whatever is in it: white space too may stand in a password.
 pub(super) fn scrub_uri(uri: &[u8]) -> (Vec<u8>, bool) {
-    let mut out = Vec::with_capacity(uri.len());
-    let found = scrub_url(uri, &mut out, LEVELS);
-    (out, found)
+    let mut clean = uri.to_vec();
+    for pass in 0..PASSES {
+        let mut out = Vec::with_capacity(clean.len());
+        if !scrub_url(&clean, &mut out, LEVELS) {
+            return (clean, pass > 0);
+        }
+        clean = out;
+    }
+    (clean, true)
 }
 
 /// A text in parts of one URL at most: each begins with a word that has one,
@@ -160,17 +175,52 @@ fn scrub_parameters(tail: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
     found
 }
 
-/// Copies a parameter; if its value is a URL with secrets, without these.
+/// Copies a parameter; if its name, its value or both together are a URL with
+/// secrets, without these.
 fn scrub_parameter(parameter: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
-    if levels > 0 && parameter.contains(&b'%') {
-        let mut clean = Vec::new();
-        let decoded = percent_decoded(parameter);
-        if scrub_url(&decoded, &mut clean, levels - 1) {
-            out.extend_from_slice(&clean);
-            return true;
+    let equals = parameter.iter().position(|b| *b == b'=');
+    let Some(equals) = equals else {
+        return scrub_encoded(parameter, out, levels) || scrub_users(parameter, out);
+    };
+    let mut parts = Vec::with_capacity(parameter.len());
+    let mut found = false;
+    for (part, before) in [
+        (&parameter[..equals], &b""[..]),
+        (&parameter[equals + 1..], b"="),
+    ] {
+        parts.extend_from_slice(before);
+        if scrub_encoded(part, &mut parts, levels) {
+            found = true;
+        } else {
+            parts.extend_from_slice(part);
         }
     }
-    scrub_users(parameter, out)
+    let together = scrub_encoded(&parts, out, levels) || scrub_users(&parts, out);
+    found || together
+}
+
+/// Appends an encoded URL without its secrets, if it has any. It stays encoded:
+/// were it not, what is in it would be taken apart in another way the next
+/// time, and a key made of it would not be that of what is stored.
+fn scrub_encoded(text: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    let mut clean = Vec::new();
+    let found = levels > 0
+        && text.contains(&b'%')
+        && scrub_url(&percent_decoded(text), &mut clean, levels - 1);
+    if found {
+        percent_encode(&clean, out);
+    }
+    found
+}
+
+fn percent_encode(bytes: &[u8], out: &mut Vec<u8>) {
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
 }
 
 fn is_secret_parameter(parameter: &[u8]) -> bool {
@@ -291,7 +341,7 @@ mod tests {
             ("https://h/x?to=https://u:p@i/", "https://h/x?to=https://i/"),
             (
                 "https://h/x?to=https%3A%2F%2Fu%3Ap%40i%2F%3Fsig%3Ds",
-                "https://h/x?to=https://i/",
+                "https://h/x?to=https%3A%2F%2Fi%2F",
             ),
         ] {
             let (scrubbed, found) = scrub_uri(url.as_bytes());
@@ -314,6 +364,25 @@ mod tests {
         }
         let many = "a://".repeat(1 << 18);
         assert!(!scrub_uri(many.as_bytes()).1);
+    }
+
+    #[test]
+    fn what_is_clean_stays_as_it_is() {
+        for url in [
+            // A secret of the inner URL that decoded would be one of the outer.
+            "https://h/x?b=https%3A%2F%2Fu%3Ap%40i%2F%3Fa%23%2526token%3Ds%26c",
+            "https://h/x?b=https%3A%2F%01#%2Fu%3A%40i?token%3Ds=https%3A%2F%2Fu%3Ap%40i",
+            "https://a@:b/x?c=d@h/x",
+            "https:/@/:b/x?c=d@h/x",
+            "https://h/x?https%3A%2F%2Fus=er%40i%2Fsig%3Ds",
+            "https://h/x?a%3Db=https%3A%2F%2Fu%3Ap%40i%2F%3F%26sig%3D1&v=1",
+        ] {
+            let (clean, found) = scrub_uri(url.as_bytes());
+            assert!(found, "{url}");
+            let shown = String::from_utf8_lossy(&clean);
+            assert_eq!(scrub_uri(&clean), (clean.clone(), false), "{shown}");
+            assert!(matches!(scrub(&shown), Cow::Borrowed(_)), "{shown}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ mod action_cache;
 mod compat;
 mod content;
 mod encoding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+#[cfg(test)]
+mod hostile;
 mod mac;
 mod migrate;
 mod overwrite;

@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::encoding::Blob;
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::rev2;
-use crate::upstream::TreeNode;
+use crate::upstream::{MAX_DIRECTORIES, TreeNode, count_fields};
 
 /// A Tree above this is left out (NativeLink takes 10 MiB, others less).
 pub(super) const MAX_TREE: usize = 8 << 20;
@@ -34,6 +34,14 @@ struct RawTree {
     root: Option<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "2")]
     children: Vec<Bytes>,
+}
+
+impl RawTree {
+    /// A stored one, if it is a message and no larger than we write them.
+    fn read(bytes: Bytes) -> Option<Self> {
+        count_fields(&bytes, MAX_DIRECTORIES)?;
+        Self::decode(bytes).ok()
+    }
 }
 
 /// The `Tree` of these nodes, the root first: each directory once, parents
@@ -83,7 +91,7 @@ pub(super) fn decode(
     root: &Digest,
     tree: Bytes,
 ) -> Result<Vec<TreeNode>, &'static str> {
-    let tree = RawTree::decode(tree).map_err(|_| "tree undecodable")?;
+    let tree = RawTree::read(tree).ok_or("tree undecodable")?;
     let parts = tree.root.iter().chain(&tree.children);
     let parts = parts.map(|bytes| Some((Digest::of(function, bytes)?, bytes)));
     let parts: Option<HashMap<Digest, &Bytes>> = parts.collect();
@@ -184,12 +192,14 @@ pub(super) fn decode_pins(
     function: DigestFunction,
     tree: Bytes,
 ) -> Result<Vec<Digest>, &'static str> {
-    let tree = rev2::Tree::decode(tree).map_err(|_| "pins undecodable")?;
-    let directories = tree.root.iter().chain(&tree.children);
-    let files = directories.flat_map(|d| &d.files);
-    files
-        .map(|f| Digest::of_content(function, f.digest.as_ref()).map_err(|_| "pins digest"))
-        .collect()
+    let tree = RawTree::read(tree).ok_or("pins undecodable")?;
+    let mut pins = Vec::new();
+    for bytes in tree.root.iter().chain(&tree.children) {
+        let digest = Digest::of(function, bytes).ok_or("pins digest function")?;
+        let node = TreeNode::parse(function, digest, bytes.clone()).map_err(|_| "pins digest")?;
+        pins.extend(node.files);
+    }
+    Ok(pins)
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, DigestFunction, Scope};
@@ -19,7 +20,9 @@ use crate::proto::rev2;
 /// Most levels of a tree.
 const MAX_DEPTH: usize = 512;
 /// Most distinct directories of a tree.
-const MAX_DIRECTORIES: usize = 200_000;
+pub const MAX_DIRECTORIES: usize = 200_000;
+/// Most nodes of one directory.
+const MAX_NODES: usize = 1_000_000;
 /// Most bytes of all `Directory` messages of a tree.
 const MAX_BYTES: u64 = 48 << 20;
 
@@ -44,10 +47,15 @@ impl TreeNode {
         digest: Digest,
         bytes: Bytes,
     ) -> Result<TreeNode, String> {
-        let message = rev2::Directory::decode(bytes.clone())
-            .map_err(|e| format!("it cannot be decoded: {e}"))?;
+        if count_fields(&bytes, MAX_NODES).is_none() {
+            return Err(format!(
+                "it cannot be decoded, or has more than {MAX_NODES} nodes"
+            ));
+        }
+        let message =
+            Slim::decode(bytes.clone()).map_err(|e| format!("it cannot be decoded: {e}"))?;
         // Unknown fields alone: some other content that happens to parse.
-        if message == rev2::Directory::default() && !bytes.is_empty() {
+        if message == Slim::default() && !bytes.is_empty() {
             return Err("it holds no field of a Directory".to_owned());
         }
         check_names(&message)?;
@@ -65,13 +73,61 @@ impl TreeNode {
     }
 }
 
+/// A `Directory` without what is of no interest here, and with names where
+/// they stand: a message takes little more memory than its bytes, whatever is
+/// in it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Slim {
+    #[prost(message, repeated, tag = "1")]
+    files: Vec<SlimNode>,
+    #[prost(message, repeated, tag = "2")]
+    directories: Vec<SlimNode>,
+    #[prost(message, repeated, tag = "3")]
+    symlinks: Vec<SlimLink>,
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    properties: Option<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SlimNode {
+    #[prost(bytes = "bytes", tag = "1")]
+    name: Bytes,
+    #[prost(message, optional, tag = "2")]
+    digest: Option<rev2::Digest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SlimLink {
+    #[prost(bytes = "bytes", tag = "1")]
+    name: Bytes,
+}
+
+/// How many fields a message has, or `None` if it is none or has more than
+/// `limit`. Empty messages in it take two bytes each and, decoded, fifty times
+/// that: they are counted before.
+#[must_use]
+pub fn count_fields(message: &Bytes, limit: usize) -> Option<usize> {
+    let mut rest = message.clone();
+    let mut count = 0;
+    while rest.has_remaining() {
+        count += 1;
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+        if count > limit {
+            return None;
+        }
+    }
+    Some(count)
+}
+
 /// Names are one path segment each and unique over all kinds of nodes.
-fn check_names(message: &rev2::Directory) -> Result<(), String> {
+fn check_names(message: &Slim) -> Result<(), String> {
     let files = message.files.iter().map(|n| &n.name);
     let directories = message.directories.iter().map(|n| &n.name);
     let links = message.symlinks.iter().map(|n| &n.name);
     let mut seen = HashSet::new();
-    for name in files.chain(directories).chain(links) {
+    for bytes in files.chain(directories).chain(links) {
+        let name = std::str::from_utf8(bytes).map_err(|_| "a name is not UTF-8".to_owned())?;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(format!("{name:?} is not a name"));
         }
