@@ -222,6 +222,7 @@ fn signed_fields<T>(
         key.scope.instance.as_str().as_bytes(),
         key.scope.function.name().as_bytes(),
         unsigned,
+        if outputs.withdrawn { b"withdrawn" } else { b"" },
         tree.as_bytes(),
     ];
     fields.extend(outputs.pins.iter().map(|d| d.hash().as_bytes()));

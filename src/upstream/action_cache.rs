@@ -3,6 +3,10 @@
 //! Not for: what Assetgate keeps in them (`store::encoding`).
 //! Called by: `store`.
 
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::tree::count_fields;
 use super::unary::{Method, method};
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, Scope};
@@ -10,6 +14,23 @@ use crate::proto::rev2;
 
 static GET: Method = method!("ActionCache", "GetActionResult");
 static UPDATE: Method = method!("ActionCache", "UpdateActionResult");
+
+/// Largest entry that is looked at, and most outputs and other fields of one:
+/// none of ours comes near, and a foreign one may be made to cost a hundred
+/// times its size once it is decoded.
+const MAX_ENTRY: usize = 2 << 20;
+const MAX_FIELDS: usize = 10_000;
+
+fn read_entry(bytes: Bytes) -> Result<rev2::ActionResult, Error> {
+    let malformed = |reason: String| Error::Malformed {
+        method: GET.name,
+        reason,
+    };
+    if bytes.len() > MAX_ENTRY || count_fields(&bytes, MAX_FIELDS).is_none() {
+        return Err(malformed("it is larger than any reference".to_owned()));
+    }
+    rev2::ActionResult::decode(bytes).map_err(|error| malformed(error.to_string()))
+}
 
 impl Cache {
     /// The entry under an action digest, if there is one.
@@ -29,8 +50,9 @@ impl Cache {
             digest_function: scope.function.to_wire(),
             ..Default::default()
         };
-        match self.channel.unary(&GET, context, &request).await {
-            Ok(entry) => Ok(Some(entry)),
+        let answer = self.channel.unary_read_by(&GET, context, &request, Ok);
+        match answer.await {
+            Ok(entry) => read_entry(entry).map(Some),
             Err(error) if error.code() == Some(tonic::Code::NotFound) => Ok(None),
             Err(error) => Err(error),
         }

@@ -65,14 +65,28 @@ impl Channel {
         context: &CallContext,
         message: &M,
     ) -> impl Future<Output = Result<R, Error>> + Send + use<M, R> {
+        self.unary_read_by(method, context, message, |bytes| {
+            R::decode(bytes).map_err(undecodable)
+        })
+    }
+
+    /// The same for an answer that is to be looked at before it is decoded.
+    pub(super) fn unary_read_by<M: Message, R: Send>(
+        &self,
+        method: &'static Method,
+        context: &CallContext,
+        message: &M,
+        read: fn(Bytes) -> Result<R, Status>,
+    ) -> impl Future<Output = Result<R, Error>> + Send + use<M, R> {
         let request = request(method, context, message);
-        timed(method.name, answer(self.upstream(), request))
+        timed(method.name, answer(self.upstream(), request, read))
     }
 }
 
-async fn answer<R: Message + Default>(
+async fn answer<R: Send>(
     mut upstream: Upstream,
     request: http::Request<Body>,
+    read: fn(Bytes) -> Result<R, Status>,
 ) -> Result<R, Status> {
     std::future::poll_fn(|cx| upstream.poll_ready(cx))
         .await
@@ -85,7 +99,7 @@ async fn answer<R: Message + Default>(
     if let Some(status) = status.as_ref().filter(|s| s.code() != Code::Ok) {
         return Err(status.clone());
     }
-    let (message, trailers) = receive(body).await?;
+    let (message, trailers) = receive(body, read).await?;
     if status.is_none() {
         check_trailers(trailers, head.status)?;
     }
@@ -123,8 +137,9 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
 }
 
 /// The first message of an answer, decoded once it is there, and the trailers.
-async fn receive<R: Message + Default>(
+async fn receive<R: Send>(
     mut body: Body,
+    read: fn(Bytes) -> Result<R, Status>,
 ) -> Result<(Option<R>, Option<HeaderMap>), Status> {
     let mut message = None;
     let mut received = Received::default();
@@ -141,7 +156,7 @@ async fn receive<R: Message + Default>(
         if message.is_none()
             && let Some(bytes) = received.add(data)?
         {
-            message = Some(R::decode(bytes).map_err(undecodable)?);
+            message = Some(read(bytes)?);
         }
     }
     if message.is_none() && !received.is_empty() {

@@ -150,3 +150,22 @@ async fn trees_of_impossible_size_are_not_read() {
     assert!(is_unusable(&get(&double, AssetKind::Blob).await));
     assert_eq!(double.take_log(), ["GetActionResult"]);
 }
+
+#[tokio::test]
+async fn an_entry_of_countless_outputs_is_a_miss_before_it_is_decoded() {
+    type Change = fn(&mut rev2::ActionResult);
+    let changes: [Change; 2] = [
+        |entry| entry.output_files.resize_with(1 << 19, Default::default),
+        |entry| entry.stdout_raw = vec![b'x'; 3 << 20].into(),
+    ];
+    for change in changes {
+        let double = Double::new();
+        pushed(&double, AssetKind::Blob).await;
+        double.set(|s| s.entries.values_mut().for_each(change));
+        let (store, key) = (store(&double), key(AssetKind::Blob));
+        let found = store.explain(&CallContext::default(), &key).await;
+        let found = found.unwrap();
+        assert_eq!(found.lookup, Lookup::Miss(Miss::Unusable));
+        assert_eq!(found.detail, "undecodable");
+    }
+}

@@ -67,6 +67,24 @@ async fn a_signed_entry_holds_under_its_key_and_with_its_outputs_only() {
 }
 
 #[tokio::test]
+async fn nobody_else_can_withdraw() {
+    let double = Double::new();
+    let one = store(&double, signing(ONE));
+    let key = key(AssetKind::Blob, "urn:a");
+    let mut reference = reference(AssetKind::Blob, &double.put("blob"));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    reference.expire_at = Some(later);
+    put(&one, &key, &reference).await;
+    assert!(matches!(get(&one, &key).await, Lookup::Hit(_)));
+    double.set(|s| {
+        for entry in s.entries.values_mut() {
+            entry.output_files.clear();
+        }
+    });
+    assert_eq!(get(&one, &key).await, miss(Miss::Unusable));
+}
+
+#[tokio::test]
 async fn the_key_is_nowhere_in_what_is_stored() {
     let double = Double::new();
     let one = store(&double, signing(ONE));
