@@ -1,8 +1,9 @@
 //! Stores and caches that are wrong in one way each. The oracle has to find
 //! every one of them; else it says nothing of the real one.
 
-use crate::asset::{AssetKey, AssetReference, KeySpace};
+use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace};
 use crate::clock::Clock;
+use crate::digest::{Digest, Scope};
 use crate::store::{ActionCacheStore, AssetStore, Error, Explained, Lookup, Miss};
 use crate::upstream::CallContext;
 
@@ -95,7 +96,24 @@ impl AssetStore for Mutated {
     }
 
     async fn explain(&self, context: &CallContext, key: &AssetKey) -> Result<Explained, Error> {
-        self.0.explain(context, key).await
+        let mut found = self.0.explain(context, key).await?;
+        // As if nothing older could stand there.
+        if self.1 == Mutant::NoHalfPushed
+            && let Some(reference) = &mut found.reference
+        {
+            reference.content_time = self.2.now();
+        }
+        Ok(found)
+    }
+
+    async fn is_present(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        kind: AssetKind,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        self.0.is_present(context, scope, kind, digest).await
     }
 
     async fn put(
@@ -139,7 +157,7 @@ impl AssetStore for Mutated {
                     reference.expire_at = None;
                 }
             }
-            Mutant::ShallowPush => reference.kind = crate::asset::AssetKind::Blob,
+            Mutant::ShallowPush => reference.kind = AssetKind::Blob,
             _ => {}
         }
         store.put(context, &keys, &reference).await
