@@ -58,6 +58,9 @@ impl Oracle<'_> {
             let earlier = &self.history.records[..n];
             let overlaps = |other: &Record| other.end > record.start;
             seen.overlapping += usize::from(earlier.iter().any(overlaps));
+            if let super::history::Asked::Push(push) = &record.asked {
+                self.written_in_order(n, push)?;
+            }
             match (&record.asked, &record.ended) {
                 (_, None | Some(Ended::Panicked)) => return fail(n, "it panicked or has no end"),
                 (_, Some(Ended::Killed)) => seen.killed += 1,
@@ -71,6 +74,32 @@ impl Oracle<'_> {
             }
         }
         self.replicas_agree()
+    }
+
+    /// The exact entry of the first URI comes last: a hit on it means that the
+    /// whole push was written.
+    fn written_in_order(&self, n: usize, push: &Push) -> Verdict {
+        let subsets = match size(push.set) {
+            _ if push.expiry == Expiry::Past => 0,
+            0 => 0,
+            size if size <= self.case.subset_max => (1 << size) - 1,
+            _ => 1,
+        };
+        let all = push.uris.len() * (1 + subsets);
+        let first = keys::action((Space::Exact, push.kind, push.uris[0], push.set));
+        let mut writes = self.history.writes.iter().filter(|w| w.record == n);
+        let mut before = std::collections::BTreeSet::new();
+        match writes.find(|write| {
+            write.action == first || {
+                before.insert(&write.action);
+                false
+            }
+        }) {
+            Some(write) if write.action == first && before.len() + 1 < all => {
+                fail(n, "the entry of the first URI does not come last")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn pushed(
@@ -509,13 +538,23 @@ impl Oracle<'_> {
             })
             .collect();
         for pair in answers.windows(2) {
-            let [(_, one, first), (n, other, second)] = pair else {
+            let [(before, one, first), (n, other, second)] = pair else {
                 continue;
             };
             let same = (one.kind, &one.uris, one.set) == (other.kind, &other.uris, other.set);
             let digest =
                 |a: &Result<Answer, ResolveError>| a.as_ref().ok().map(|a| a.digest.clone());
-            if same && one.replica == 0 && other.replica == 1 && digest(first) != digest(second) {
+            // What an origin served may be what another entry lacked.
+            let still = |n: usize, m: usize| {
+                let (first, second) = (&self.history.records[n], &self.history.records[m]);
+                self.history.unchanged(Mask::MAX, first.start, second.end)
+            };
+            if same
+                && still(*before, *n)
+                && one.replica == 0
+                && other.replica == 1
+                && digest(first) != digest(second)
+            {
                 return fail(*n, "the replicas do not agree");
             }
         }
