@@ -135,10 +135,8 @@ impl AssetStore for Mutated {
                 store.put(context, &keys[..1], &reference).await?;
                 return store.put(context, &keys[1..], &reference).await;
             }
-            Mutant::LosesSubset => {
-                if keys.last().is_some_and(is_subset) {
-                    keys.pop();
-                }
+            Mutant::LosesSubset if keys.last().is_some_and(is_subset) => {
+                keys.pop();
             }
             Mutant::LosesUri => {
                 let exact = keys.iter().filter(|k| !is_subset(k)).count();
@@ -152,10 +150,8 @@ impl AssetStore for Mutated {
                     other => other,
                 };
             }
-            Mutant::ForgetsExpiry => {
-                if !reference.is_expired(self.2.now()) {
-                    reference.expire_at = None;
-                }
+            Mutant::ForgetsExpiry if !reference.is_expired(self.2.now()) => {
+                reference.expire_at = None;
             }
             Mutant::ShallowPush => reference.kind = AssetKind::Blob,
             _ => {}

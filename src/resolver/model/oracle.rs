@@ -190,6 +190,19 @@ impl Oracle<'_> {
                 return self.may_fail(n, record, fetch, error);
             }
         };
+        let due = (exact, subset);
+        self.answered(n, (fetch, record), answer, due, seen)
+    }
+
+    /// An answer, where `due` says which URIs have to answer.
+    fn answered(
+        &self,
+        n: usize,
+        (fetch, record): (&Fetch, &Record),
+        answer: &Answer,
+        (exact, subset): (Option<usize>, Option<usize>),
+        seen: &mut Seen,
+    ) -> Verdict {
         let Some(content) = CONTENT.index.get(&answer.digest).copied() else {
             return fail(n, "nobody knows this digest");
         };
@@ -203,7 +216,8 @@ impl Oracle<'_> {
         if !self.was_there(needs, record, answer) {
             return fail(n, "its content was not in the CAS (P2)");
         }
-        let wanted = wanted(fetch.uris[at]);
+        let uri = fetch.uris[at];
+        let wanted = Wanted { fetch, record, uri };
         match answer.outcome {
             Outcome::HitExact if exact.is_some_and(|first| first < at) => {
                 fail(n, "an earlier URI has to answer")
