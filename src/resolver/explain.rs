@@ -103,7 +103,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     ) -> Result<(Vec<ExplainedKey>, Option<Answer>), ResolveError> {
         let (mut keys, mut first) = (Vec::new(), None);
         for wave in self.waves(query) {
-            let mut absent = Vec::new();
+            let mut passed = Vec::new();
             for candidate in wave {
                 let found = self.read(context, query, &candidate.key).await?;
                 let mut confirmed_by = None;
@@ -113,8 +113,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                     confirmed_by = Some(there);
                     Ok(lookup)
                 };
-                let lookup = found.lookup.clone();
-                let judged = self.judge(query, &candidate, lookup, &mut absent, ask);
+                let accepted = self.accept(query, &candidate, found.lookup.clone());
+                let judged = self.judge(context, query, &candidate, accepted, &mut passed, ask);
                 let judged = judged.await?;
                 let missed = judged.as_ref().err().copied();
                 let answers = first.is_none() && missed.is_none();

@@ -67,6 +67,9 @@ impl Missed {
 /// What one key gave.
 pub(super) type Found = Result<Box<AssetReference>, Missed>;
 
+/// Exact keys that gave nothing, and why.
+pub(super) type Passed = Vec<(AssetKey, Missed)>;
+
 impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     /// Asks the cache, wave by wave. Always asks, also for a query no entry
     /// can satisfy: a caller the cache refuses learns so before the origin is
@@ -110,16 +113,25 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         wave: &[Candidate],
     ) -> Result<Result<Answer, Missed>, ResolveError> {
         let mut missed = Missed::default();
-        let mut absent = Vec::new();
-        for some in wave.chunks(PARALLEL) {
+        let mut passed = Vec::new();
+        let mut left = wave;
+        while !left.is_empty() {
+            let some = &left[..left.len().min(PARALLEL)];
             let lookups = some.iter().map(|c| self.ask(context, query, &c.key));
             let mut lookups: FuturesOrdered<_> = lookups.collect();
-            for candidate in some {
-                let Some(found) = lookups.next().await else {
+            while let Some(found) = lookups.next().await {
+                let Some((candidate, others)) = left.split_first() else {
                     break;
                 };
+                left = others;
+                let found = self.accept(query, candidate, found?);
+                if found.is_ok() {
+                    // To judge it may take memory that the other look-ups
+                    // hold, and nobody would go on with these.
+                    lookups.clear();
+                }
                 let ask = async |exact: AssetKey| self.ask(context, query, &exact).await;
-                let found = self.judge(query, candidate, found?, &mut absent, ask);
+                let found = self.judge(context, query, candidate, found, &mut passed, ask);
                 let found = found.await?;
                 count(candidate, &found);
                 match found {
@@ -143,32 +155,61 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         found.map_err(|e| ResolveError::from_store(e, function))
     }
 
-    /// Whether what stands under a key answers the query: the one place that
-    /// decides, for fetches and for explanations. `absent` are the URIs whose
-    /// keys in the same wave gave nothing, and learns of this one; `ask` looks
+    /// Whether an accepted entry answers the query: the one place that
+    /// decides, for fetches and for explanations. `passed` are the exact keys
+    /// of the same wave that gave nothing, and learns of this one; `ask` looks
     /// a further key up, where the answer depends on one.
     pub(super) async fn judge(
         &self,
+        context: &CallContext,
         query: &Query,
         candidate: &Candidate,
-        found: Lookup,
-        absent: &mut Vec<usize>,
+        mut found: Found,
+        passed: &mut Passed,
         ask: impl AsyncFnOnce(AssetKey) -> Result<Lookup, ResolveError>,
     ) -> Result<Found, ResolveError> {
-        let mut found = self.accept(query, candidate, found);
         if let Some(exact) = found.as_ref().ok().and_then(|f| confirming(candidate, f)) {
             let there = ask(exact).await?;
             found = self.confirm(query, candidate, found, there);
         }
-        let found = found.and_then(|found| whole(query, candidate, absent, found));
-        if matches!(found, Err(Missed::Absent)) {
-            absent.extend(candidate.uri_index);
+        if let Ok(reference) = &found
+            && let Some((first, reason)) = first_of_push(candidate, passed, reference)
+            && Box::pin(self.is_half(context, first, *reason, reference)).await?
+        {
+            found = Err(Missed::HalfPushed);
+        }
+        if let (Err(reason), KeySpace::Exact { .. }) = (&found, &candidate.key.space)
+            && query.request.uris.len() > 1
+        {
+            passed.push((candidate.key.clone(), *reason));
         }
         Ok(found)
     }
 
+    /// A push that failed midway may have left the entries of its later URIs.
+    /// Who asks for all of them, as BuildStream does before it pushes, must not
+    /// take it for done: the first URI would then be missing for ever. Its
+    /// entry is written last, so that one of before, which has expired or lost
+    /// its content, says as much as none.
+    async fn is_half(
+        &self,
+        context: &CallContext,
+        first: &AssetKey,
+        reason: Missed,
+        found: &AssetReference,
+    ) -> Result<bool, ResolveError> {
+        if reason == Missed::Absent {
+            return Ok(true);
+        }
+        let there = self.store.explain(context, first).await;
+        let there = there.map_err(|e| ResolveError::from_store(e, first.scope.function))?;
+        Ok(there
+            .reference
+            .is_none_or(|first| first.content_time < found.content_time))
+    }
+
     /// Whether an entry answers the query at this moment.
-    fn accept(&self, query: &Query, candidate: &Candidate, found: Lookup) -> Found {
+    pub(super) fn accept(&self, query: &Query, candidate: &Candidate, found: Lookup) -> Found {
         let reference = match found {
             Lookup::Hit(reference) => reference,
             Lookup::Miss(Miss::Incomplete) => return Err(Missed::Gone),
@@ -247,26 +288,21 @@ fn confirming(candidate: &Candidate, subset: &AssetReference) -> Option<AssetKey
     })
 }
 
-/// A push that failed midway may have left the entries of its later URIs. Who
-/// asks for all of them, as BuildStream does before it pushes, must not take it
-/// for done: the first URI would then be missing for ever.
-fn whole(
-    query: &Query,
+/// What was asked before for the first URI of the push that an exact entry is
+/// of, if that is another URI.
+fn first_of_push<'a>(
     candidate: &Candidate,
-    absent: &[usize],
-    found: Box<AssetReference>,
-) -> Found {
-    let uris = &query.request.uris;
-    let first_is_absent = absent
-        .iter()
-        .filter(|index| candidate.uri_index != Some(**index))
-        .filter_map(|index| uris.get(*index))
-        .any(|uri| uri.redacted() == found.uri);
-    let pushed = matches!(candidate.key.space, KeySpace::Exact { .. });
-    if pushed && first_is_absent {
-        return Err(Missed::HalfPushed);
-    }
-    Ok(found)
+    passed: &'a Passed,
+    found: &AssetReference,
+) -> Option<&'a (AssetKey, Missed)> {
+    let space = &candidate.key.space;
+    let is_pushed = matches!(space, KeySpace::Exact { .. });
+    passed.iter().filter(|_| is_pushed).find(|(key, _)| {
+        let uri = key.space.uri();
+        key.space.qualifiers() == space.qualifiers()
+            && uri != space.uri()
+            && uri.is_some_and(|uri| uri.redacted() == found.uri)
+    })
 }
 
 /// Whether the entry is of the origin that its key space is for.

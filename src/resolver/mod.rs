@@ -14,6 +14,8 @@ mod error;
 mod explain;
 mod flight;
 mod lookup;
+#[cfg(test)]
+mod model;
 mod negative;
 mod origin;
 mod permission;

@@ -194,3 +194,10 @@ fn list(digests: &[Digest]) -> String {
     };
     format!("{}{tail}", shown.join(", "))
 }
+
+/// Hash of the Action that is a key, in the namespace without a name.
+#[cfg(test)]
+pub(crate) fn action_hash(key: &AssetKey) -> String {
+    let encoded = encoding::encode_key("", key, key.scope.function).unwrap();
+    encoded.action.0.hash().to_owned()
+}

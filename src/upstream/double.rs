@@ -1,6 +1,7 @@
 //! A cache of hash maps with switches for everything a cache can do wrong.
 //!
-//! Called by: unit tests of `upstream` and `store`, and nothing else.
+//! Called by: unit tests of `upstream` and `store`, the model of `resolver`,
+//! and nothing else.
 
 mod checks;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -18,6 +20,20 @@ use super::{Cache, Upstream};
 use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
 use crate::proto::{bytestream, rev2};
 
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Pass,
+    /// It fails and nothing happens.
+    FailBefore,
+    /// It happens, and the answer is lost.
+    FailAfter,
+}
+
+/// Asked before each call, with its method and metadata; takes its time.
+pub(crate) type Gate =
+    Arc<dyn Fn(&str, &http::HeaderMap) -> BoxFuture<'static, Verdict> + Send + Sync>;
+
 /// The state of the double, and its switches.
 #[derive(Default)]
 pub(crate) struct State {
@@ -27,6 +43,8 @@ pub(crate) struct State {
     pub(crate) log: Vec<String>,
     /// Keys of Action Cache writes, in order.
     pub(crate) updates: Vec<String>,
+    /// Keys of Action Cache reads, in order.
+    pub(crate) gets: Vec<String>,
     pub(crate) max_batch: i64,
     pub(crate) largest_batch: usize,
     pub(crate) unreachable: bool,
@@ -70,6 +88,7 @@ pub(crate) struct State {
     pub(crate) read_chunk: usize,
     /// Reads send one message and then nothing.
     pub(crate) hang_reads: bool,
+    pub(crate) gate: Option<Gate>,
 }
 
 pub(crate) use checks::{Checks, LostTree};
@@ -149,21 +168,33 @@ impl Double {
                 .to_owned();
             let authorization = request.headers().get("authorization");
             let authorization = authorization.map(|v| v.to_str().unwrap_or("").to_owned());
-            let (unreachable, hangs) = double.set(|s| {
+            let (unreachable, hangs, gate) = double.set(|s| {
                 let hangs = s.hang == Some(&method);
-                s.log.push(method);
+                s.log.push(method.clone());
                 s.authorizations.push(authorization);
-                (s.unreachable, hangs)
+                (s.unreachable, hangs, s.gate.clone())
             });
             let mut routes = routes.clone();
             async move {
                 if hangs {
                     std::future::pending::<()>().await;
                 }
+                let verdict = match gate {
+                    Some(gate) => gate(&method, request.headers()).await,
+                    None => Verdict::Pass,
+                };
+                let failure = || Status::unavailable("the model says so").into_http();
+                if verdict == Verdict::FailBefore {
+                    return Ok(failure());
+                }
                 if unreachable {
                     return Err("connecting to 127.0.0.1:1: refused".into());
                 }
-                Ok(routes.call(request).await.unwrap_or_else(|e| match e {}))
+                let answer = routes.call(request).await.unwrap_or_else(|e| match e {});
+                match verdict {
+                    Verdict::FailAfter => Ok(failure()),
+                    _ => Ok(answer),
+                }
             }
             .boxed()
         });
@@ -295,8 +326,9 @@ impl rev2::action_cache_server::ActionCache for Double {
     ) -> Result<Response<rev2::ActionResult>, Status> {
         let request = request.into_inner();
         let digest = request.action_digest.unwrap_or_default();
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         let key = state.key(&request.instance_name, &digest)?;
+        state.gets.push(key.clone());
         let reads = state.log.iter().filter(|m| *m == "GetActionResult").count();
         let former = state.former.get(&key).cloned();
         let entry = match former.filter(|_| state.stale_reads && reads % 2 == 0) {

@@ -204,6 +204,30 @@ async fn u2_every_uri_of_a_push_finds_it_and_a_half_written_one_is_not_done() {
 }
 
 #[tokio::test]
+async fn u2_an_entry_of_before_does_not_make_a_half_written_push_whole() {
+    let replica = Replica::new();
+    let ask = || replica.fetch(asking(&["urn:strong", "urn:weak"], &[]));
+    let entries = &replica.0.store.entries;
+    let is_first = |key: &AssetKey| key.space.uri() == Some(&Uri::new("urn:strong"));
+    let withdrawal = || Push {
+        expire_at: Some(SystemTime::UNIX_EPOCH),
+        ..push(&["urn:strong"], &[], b"w")
+    };
+    replica.push(withdrawal()).await;
+    let before = entries.lock().clone();
+    replica
+        .push(push(&["urn:strong", "urn:weak"], &[], b"x"))
+        .await;
+    // As if the write of the first URI had failed.
+    entries.lock().retain(|key, _| !is_first(key));
+    entries.lock().extend(before);
+    assert_eq!(ask().await.unwrap_err(), Missed::Expired);
+    // Withdrawn after a push that was whole, the other URI still answers.
+    replica.push(withdrawal()).await;
+    assert!(is(&ask().await, b"x", Outcome::HitExact));
+}
+
+#[tokio::test]
 async fn what_an_origin_served_before_is_asked_for_only_where_it_may_answer() {
     let world = World::default();
     let resolver = world.resolver(Settings::default());
