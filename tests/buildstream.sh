@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Real BuildStream through one Assetgate address that is its artifact cache and its source cache.
 #
-#   tests/buildstream.sh embedded|casd|bazel_remote|bb_storage
+#   tests/buildstream.sh embedded|casd|bazel_remote|bb_storage|split
+#
+# split: two servers, Assetgate as BuildStream's index and casd as its storage. Clients never send content through
+# Assetgate then, and it keeps references apart from it.
 #
 # One client builds and pushes, an empty one pulls. bst exits with 0 when it had to drop a server, so only its
 # "Pushed ..." and "Pulled ..." lines count, and Assetgate's own counters.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
-kind=${1:?usage: buildstream.sh embedded|casd|bazel_remote|bb_storage}
+kind=${1:?usage: buildstream.sh embedded|casd|bazel_remote|bb_storage|split}
 needs "$BST" buildstream
 needs bwrap apt
 
@@ -18,8 +21,17 @@ bst_client() {
   CLIENT=$WORK/client-$1
   mkdir -p "$CLIENT"
   cp -r "$WORK/project" "$CLIENT/project"
-  { printf 'cachedir: %s/state\n' "$CLIENT"; sed "s#127.0.0.1:8980#$GRPC#" "$ROOT/examples/buildstream/assetgate.conf"; } \
-    >"$CLIENT/user.conf"
+  { printf 'cachedir: %s/state\n' "$CLIENT"; servers; } >"$CLIENT/user.conf"
+}
+
+# The client's servers: one for everything, or one for each of its two parts.
+servers() {
+  local section
+  [ "$kind" = split ] || { sed "s#127.0.0.1:8980#$GRPC#" "$ROOT/examples/buildstream/assetgate.conf"; return; }
+  for section in artifacts source-caches; do
+    printf '%s:\n  servers:\n' "$section"
+    printf '  - url: http://%s\n    type: %s\n    push: true\n' "$GRPC" index "$CACHE_ADDRESS" storage
+  done
 }
 
 bst() {
@@ -46,7 +58,7 @@ evict() {
       find "$WORK/data" -path '*/cas/*' -type f -delete
       start_assetgate gate "${CACHE_ARGS[@]}"
       ;;
-    casd)
+    casd | split)
       halt cache
       rm -rf "$CACHE_DIR/cas/objects"
       start_cache casd "${CACHE_ADDRESS##*:}"
@@ -65,7 +77,8 @@ evict() {
 }
 
 prepare_origin
-start_cache "$kind"
+start_cache "${kind/split/casd}"
+[ "$kind" != split ] || CACHE_ARGS+=(--references-upstream embedded)
 start_assetgate gate "${CACHE_ARGS[@]}"
 
 step "one client builds and pushes"
