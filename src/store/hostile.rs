@@ -4,15 +4,12 @@
 mod entries;
 mod trees;
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use prost::Message as _;
 
+use super::action_cache::tests::reference;
 use super::encoding::encode_key;
 use super::{ActionCacheStore, AssetStore as _, Error, Lookup, Miss, Probes, ReferenceSettings};
-use crate::asset::{
-    AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source, Uri, Validators,
-};
+use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Uri};
 use crate::digest::Digest;
 use crate::proto::rev2;
 use crate::upstream::CallContext;
@@ -34,22 +31,6 @@ fn key(kind: AssetKind) -> AssetKey {
             uri: Uri::new("urn:a"),
             qualifiers: Qualifiers::default(),
         },
-    }
-}
-
-fn reference(kind: AssetKind, digest: &Digest) -> AssetReference {
-    AssetReference {
-        kind,
-        digest: digest.clone(),
-        uri: "urn:a".to_owned(),
-        qualifiers: Qualifiers::default(),
-        content_time: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        expire_at: None,
-        source: Source::Push,
-        validators: Validators::default(),
-        verified: Vec::new(),
-        referenced_blobs: Vec::new(),
-        referenced_directories: Vec::new(),
     }
 }
 
