@@ -357,7 +357,12 @@ impl rev2::action_cache_server::ActionCache for Double {
         state.updates.push(key.clone());
         state.check_update(&key, &entry)?;
         if state.drop_updates {
-            return Ok(Response::new(entry));
+            let silent = state.empty_update_answer;
+            return Ok(Response::new(if silent {
+                Default::default()
+            } else {
+                entry
+            }));
         }
         if state.alter_updates {
             entry.output_files.clear();

@@ -2,6 +2,7 @@
 //! and those of another server.
 
 mod detached;
+mod kept;
 mod migrate;
 mod signed;
 mod trust;
