@@ -70,7 +70,7 @@ evict() {
     casd) suite "delete-$1" "$CACHE_DIR" ;;
     buildgrid) if [ "$1" = cas ]; then suite fill-cas "$CAS_MIB"; else suite fill-ac "$AC_REFS" 20; fi ;;
     bb_storage*)
-      # Shards fill unevenly.
+      # More than it holds, as shards fill unevenly.
       if [ "$1" = cas ]; then suite fill-cas $((CAS_MIB * 3 / 2)); else suite fill-ac 400 65536; fi
       ;;
   esac

@@ -84,6 +84,14 @@ async fn gather(
     content::gather(&store.content, context, scope, reference, detached).await
 }
 
+/// What the cache keeps of a write it acknowledged.
+enum Kept {
+    /// This entry, or one of a later push.
+    This,
+    Another,
+    Nothing,
+}
+
 struct Record<'a> {
     store: &'a ActionCacheStore,
     context: &'a CallContext,
@@ -114,38 +122,58 @@ impl Record<'_> {
 
     /// Writes one entry and makes sure that the cache keeps it.
     async fn write(&self, key: Key<'_>) -> Result<(), Error> {
-        let (store, context, at) = (self.store, self.context, self.at);
-        let (format, carrier) = (&store.format, self.carrier);
+        let (format, carrier) = (&self.store.format, self.carrier);
         let (entry, blob) =
             encode_entry(format, key.0, key.1, self.reference, self.outputs, carrier);
-        let cache = store.entries();
         let blob = blob.into_iter().collect();
-        cache.write_blobs(context, at, blob).await?;
-        let action = &key.1.action.0;
-        let sent = entry.clone();
-        let answer = cache.update_action_result(context, at, action, entry);
+        let cache = self.store.entries();
+        cache.write_blobs(self.context, self.at, blob).await?;
+        // An older push beside this one may have written last: the second time
+        // it has not. A cache in which the first writer wins keeps another for good.
+        for _ in 0..2 {
+            match self.send(key, &entry).await? {
+                Kept::This => return Ok(()),
+                Kept::Nothing => return Err(kept_nothing()),
+                Kept::Another => {}
+            }
+        }
+        Err(kept_another())
+    }
+
+    async fn send(&self, key: Key<'_>, entry: &rev2::ActionResult) -> Result<Kept, Error> {
+        let (context, at, action) = (self.context, self.at, &key.1.action.0);
+        let cache = self.store.entries();
+        let answer = cache.update_action_result(context, at, action, entry.clone());
         let answer = match answer.await {
             Ok(answer) => answer,
             Err(error) => {
-                return overwrite::judge(cache, context, (at, action), &sent, error).await;
+                let judged = overwrite::judge(cache, context, (at, action), entry, error);
+                return judged.await.map(|()| Kept::This);
             }
         };
-        match same_payload(at.function, &sent, &answer) {
-            Some(true) => return Ok(()),
-            Some(false) if self.is_superseded(key, &answer).await? => return Ok(()),
-            Some(false) => return Err(kept_another()),
-            // Some caches answer with nothing: see what is there.
-            None => {}
+        if let Some(same) = same_payload(at.function, entry, &answer) {
+            return self.kept(key, same, &answer).await;
         }
-        let found = cache.get_action_result(context, at, action).await?;
-        let Some(found) = found else {
-            return Err(kept_nothing());
-        };
-        let same = same_payload(at.function, &sent, &found) == Some(true);
-        if same || self.is_superseded(key, &found).await? {
-            return Ok(());
+        // Some caches answer with nothing: see what is there.
+        match cache.get_action_result(context, at, action).await? {
+            Some(found) => {
+                let same = same_payload(at.function, entry, &found) == Some(true);
+                self.kept(key, same, &found).await
+            }
+            None => Ok(Kept::Nothing),
         }
-        Err(kept_another())
+    }
+
+    async fn kept(
+        &self,
+        key: Key<'_>,
+        same: bool,
+        there: &rev2::ActionResult,
+    ) -> Result<Kept, Error> {
+        if same || self.is_superseded(key, there).await? {
+            return Ok(Kept::This);
+        }
+        Ok(Kept::Another)
     }
 
     /// Whether what is there was recorded later than this: somebody else's
