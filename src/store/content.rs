@@ -164,8 +164,11 @@ fn hints_over(
     asset: &Asset,
     hints: &mut BTreeSet<Digest>,
 ) -> Result<usize, Error> {
-    let (kept, pins) = (asset.kept(), asset.pins());
-    hints.retain(|d| !kept.contains(d) && !pins.contains(d));
+    let pins = asset.pins();
+    if !hints.is_empty() {
+        let kept = asset.kept();
+        hints.retain(|d| !kept.contains(d) && !pins.contains(d));
+    }
     let size = |pins| tree::pins_size(scope.function, pins);
     let own = asset.tree().map_or(0, Bytes::len) + size(pins.len());
     let Some(left) = limit.checked_sub(own) else {

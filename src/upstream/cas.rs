@@ -42,7 +42,9 @@ impl Cache {
         scope: &Scope,
         digests: impl IntoIterator<Item = &Digest> + Send,
     ) -> Result<BTreeSet<Digest>, Error> {
-        let asked: BTreeSet<&Digest> = digests.into_iter().filter(|d| !d.is_empty()).collect();
+        let mut asked: Vec<&Digest> = digests.into_iter().filter(|d| !d.is_empty()).collect();
+        asked.sort_unstable();
+        asked.dedup();
         let asked: Vec<Digest> = asked.into_iter().cloned().collect();
         let calls: Vec<_> = asked
             .chunks(FIND_CHUNK)
