@@ -64,10 +64,14 @@ pub(super) async fn gather(
     let mut hinted = hints.digests;
     hinted.retain(|d| !missing.contains(d));
     let dropped = hints.dropped + given - hinted.len();
+    let mut pins = BTreeSet::new();
     let dropped = dropped
         + match detached {
             true => excess(&mut hinted, MAX_DETACHED),
-            false => hints_over(tree::MAX_TREES, scope, &asset, &mut hinted)?,
+            false => {
+                pins = asset.pins();
+                hints_over(tree::MAX_TREES, scope, (&asset, &pins), &mut hinted)?
+            }
         };
     if dropped > 0 {
         tracing::debug!(dropped, "references of a push dropped");
@@ -76,7 +80,8 @@ pub(super) async fn gather(
     if detached {
         return Ok(detached_content(hinted));
     }
-    asset.content(scope, hinted)
+    pins.append(&mut hinted);
+    asset.content(scope, &pins)
 }
 
 /// What a detached entry keeps stands in its payload, which is small.
@@ -121,12 +126,13 @@ impl Asset {
         let Asset::Directory { nodes, tree } = self else {
             return BTreeSet::new();
         };
-        let mut pins: BTreeSet<Digest> = nodes.iter().map(|n| n.digest.clone()).collect();
-        if tree.is_none() {
-            pins.extend(self.wanted().cloned());
-        }
-        pins.retain(|d| !d.is_empty());
-        pins
+        let files = nodes
+            .iter()
+            .filter(|_| tree.is_none())
+            .flat_map(|n| &n.files);
+        let pins = nodes.iter().map(|n| &n.digest).chain(files);
+        // At once: a set that grows one by one takes several times as long.
+        pins.filter(|d| !d.is_empty()).cloned().collect()
     }
 
     fn tree(&self) -> Option<&Bytes> {
@@ -136,7 +142,8 @@ impl Asset {
         }
     }
 
-    fn content(self, scope: &Scope, hints: BTreeSet<Digest>) -> Result<Content, Error> {
+    /// What is recorded: the Tree if it has one, and what has to be pinned.
+    fn content(&self, scope: &Scope, pins: &BTreeSet<Digest>) -> Result<Content, Error> {
         let function = scope.function;
         let uncomputable = || upstream::Error::UnsupportedFunction(function);
         let mut content = Content::default();
@@ -145,9 +152,7 @@ impl Asset {
             content.outputs.tree = Some(digest.clone());
             content.blobs.push((digest, tree.clone()));
         }
-        let mut pins = self.pins();
-        pins.extend(hints);
-        for pins in tree::pin_trees(function, &pins).ok_or_else(uncomputable)? {
+        for pins in tree::pin_trees(function, pins).ok_or_else(uncomputable)? {
             content.outputs.pins.push(pins.tree.0.clone());
             content.blobs.push(pins.tree);
             content.blobs.extend(pins.directories);
@@ -161,10 +166,9 @@ impl Asset {
 fn hints_over(
     limit: usize,
     scope: &Scope,
-    asset: &Asset,
+    (asset, pins): (&Asset, &BTreeSet<Digest>),
     hints: &mut BTreeSet<Digest>,
 ) -> Result<usize, Error> {
-    let pins = asset.pins();
     if !hints.is_empty() {
         let kept = asset.kept();
         hints.retain(|d| !kept.contains(d) && !pins.contains(d));
@@ -288,10 +292,10 @@ mod tests {
         let blob = Asset::Blob(sha256(&[3]));
         let size = |n| tree::pins_size(scope().function, n);
         let mut kept = hints.clone();
-        let dropped = hints_over(size(4), &scope(), &blob, &mut kept);
+        let dropped = hints_over(size(4), &scope(), (&blob, &blob.pins()), &mut kept);
         assert_eq!((dropped.unwrap(), kept.len()), (5, 4));
         let mut kept = hints.clone();
-        let dropped = hints_over(size(9), &scope(), &blob, &mut kept);
+        let dropped = hints_over(size(9), &scope(), (&blob, &blob.pins()), &mut kept);
         assert_eq!((dropped.unwrap(), kept.len()), (0, 9));
 
         let node = |data: &'static [u8]| TreeNode {
@@ -303,9 +307,9 @@ mod tests {
         let nodes = vec![node(b"a"), node(b"b"), node(b"c")];
         let large = Asset::Directory { nodes, tree: None };
         let mut kept = hints.clone();
-        let error = hints_over(size(3), &scope(), &large, &mut kept);
+        let error = hints_over(size(3), &scope(), (&large, &large.pins()), &mut kept);
         assert!(matches!(error, Err(Error::TooLarge(_))));
-        let dropped = hints_over(size(4), &scope(), &large, &mut kept);
+        let dropped = hints_over(size(4), &scope(), (&large, &large.pins()), &mut kept);
         assert_eq!((dropped.unwrap(), kept.len()), (9, 0));
     }
 }
