@@ -33,8 +33,9 @@
 //! of `server::stack`, give the call an id and a report ([`call`]); [`api`] turns
 //! the message into a query; [`resolver`] makes sure that the cache knows the
 //! digest function, then asks [`store`] for the checksum keys, then for every
-//! URI; `store` reads one Action Cache entry, verifies it against its key and
-//! asks the CAS whether everything it names is present; `api` answers. All of it
+//! URI; `store` reads one Action Cache entry, verifies it against its key and,
+//! unless a probe has seen that the cache does so by itself, asks the CAS
+//! whether everything it names is present; `api` answers. All of it
 //! happens on the listener's thread, over that thread's connections.
 //!
 //! **A fetch miss.** As above until `store` has nothing; `resolver` joins an

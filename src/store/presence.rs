@@ -1,6 +1,7 @@
 //! Whether what a reference names is in the CAS, completely, at this moment.
 //!
-//! Always asked by ourselves: whether the cache checks is not known here.
+//! Asked by ourselves, unless a probe has seen that the cache withholds entries
+//! of which something is gone.
 //! A Directory blob that is gone is put back from the entry's Tree; most
 //! caches never look at Directory blobs and evict them first.
 //! Called by: `action_cache.rs`.

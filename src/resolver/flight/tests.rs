@@ -1,3 +1,5 @@
+//! Who joins which flight, what goes on without its caller, and the bounds.
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

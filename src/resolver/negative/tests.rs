@@ -1,3 +1,6 @@
+//! What an origin said it does not have: for how long that holds, for whom, and
+//! what ends it.
+
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
