@@ -5,10 +5,12 @@
 //! independent of the digest function.
 //! Called by: everything above row 0.
 
+mod fingerprint;
 mod function;
 mod hasher;
 mod instance;
 
+pub use fingerprint::{Fingerprint, Fingerprinter};
 pub use function::DigestFunction;
 pub use hasher::Hasher;
 pub use instance::InstanceName;

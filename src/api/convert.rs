@@ -151,7 +151,7 @@ impl FetchMessage {
         }
         let timeout = bad.check("timeout", time::timeout(self.timeout.as_ref()));
         let oldest = time::instant(self.oldest_content_accepted.as_ref());
-        let oldest_accepted = bad.check("oldest_content_accepted", oldest);
+        let oldest = bad.check("oldest_content_accepted", oldest).flatten();
         let instance = bad.check("instance_name", InstanceName::new(&self.instance_name));
         let function = DigestFunction::from_wire(self.digest_function);
         let function = bad.check("digest_function", function).flatten();
@@ -166,8 +166,10 @@ impl FetchMessage {
                 integrity,
                 headers,
                 timeout: timeout.flatten(),
+                oldest,
+                known: Vec::new(),
             },
-            oldest_accepted: oldest_accepted.flatten(),
+            oldest_accepted: oldest,
         });
         bad.finish(query)
     }

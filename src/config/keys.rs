@@ -87,6 +87,8 @@ pub const KEYS: &[Key] = &[
     one("fetch.max_timeout", "", "1h", "the longest time a request gets"),
     one("fetch.connect_timeout", "", "10s", "for one connection to an origin: name, TCP and TLS"),
     one("fetch.stall_timeout", "", "60s", "longest silence of an origin"),
+    one("fetch.attempts", "", "5", "requests for one URL that fail in passing before it is given up"),
+    one("fetch.retry_delay", "", "500ms", "what is waited before the second of them; twice as long before each further one, up to 10s"),
     one("fetch.max_size", "--fetch-max-size", "16GiB", "largest download"),
     list("fetch.allow_cidr", "--origin-allow-cidr", "", "networks origins may be in although they are not public"),
     list("fetch.deny_cidr", "--origin-deny-cidr", "", "networks origins may never be in"),

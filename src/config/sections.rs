@@ -101,6 +101,8 @@ fn fetch(r: &mut Reader<'_>) -> Fetch {
         max_timeout: r.one("fetch.max_timeout", v::positive_duration),
         connect_timeout: r.one("fetch.connect_timeout", v::positive_duration),
         stall_timeout: r.one("fetch.stall_timeout", v::positive_duration),
+        attempts: r.one("fetch.attempts", v::attempts),
+        retry_delay: r.one("fetch.retry_delay", v::positive_duration),
         max_size: r.one("fetch.max_size", v::size),
         allow_cidr: r.list("fetch.allow_cidr", v::network),
         deny_cidr: r.list("fetch.deny_cidr", v::network),

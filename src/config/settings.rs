@@ -127,6 +127,10 @@ pub struct Fetch {
     pub connect_timeout: Duration,
     /// Longest silence of an origin.
     pub stall_timeout: Duration,
+    /// Requests for one URL that fail in passing before it is given up.
+    pub attempts: u32,
+    /// What is waited before the second of them.
+    pub retry_delay: Duration,
     /// Bytes of the largest download.
     pub max_size: u64,
     /// Networks origins may be in although they are not public.

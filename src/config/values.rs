@@ -167,6 +167,12 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         .map_err(|_| format!("`{text}` is not a whole number above 0"))
 }
 
+/// Requests that may fail.
+pub(super) fn attempts(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| format!("`{text}` is not a number from 1 to 100"))
+}
+
 /// A connection costs a socket and its buffers at both ends.
 pub(super) fn upstream_connections(text: &str) -> Result<usize, String> {
     match count(text) {

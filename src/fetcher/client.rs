@@ -17,19 +17,31 @@ use super::Failure;
 use super::connector::Connector;
 use super::failed::Failed;
 use super::target::Target;
-use crate::asset::{SecretValue, is_selecting_header};
+use crate::asset::{SecretValue, Validators, is_selecting_header};
 
 const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
 /// Windows of an HTTP/2 origin: enough for a fast path over a long distance,
 /// little enough that a hundred downloads stay small.
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 2 << 20;
+/// Most of a response that hyper holds beside the body part it gives out.
+const H1_BUFFER: usize = 128 << 10;
 
 /// An HTTP client for origins.
 pub(super) struct Client {
     pool: Pool<Connector, Empty<Bytes>>,
     head_timeout: Duration,
     max_redirects: u32,
+}
+
+/// What a request says beside the client's headers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ask {
+    /// The first byte that is wanted, and what must still be current for the
+    /// bytes before it to be of any use.
+    pub(super) from: Option<(u64, Option<HeaderValue>)>,
+    /// 304 will do if this is still current.
+    pub(super) known: Option<Validators>,
 }
 
 /// A response head with the body to come, at the end of all redirects.
@@ -47,6 +59,7 @@ impl Client {
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(15))
             .pool_max_idle_per_host(8)
+            .http1_max_buf_size(H1_BUFFER)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
             .build(connector);
@@ -64,6 +77,7 @@ impl Client {
         &self,
         mut target: Target,
         headers: &[(HeaderName, SecretValue)],
+        ask: &Ask,
         pinned: bool,
     ) -> Result<Answer, Failed> {
         let mut own_origin = true;
@@ -74,7 +88,8 @@ impl Client {
                 failed.redirected_to.clone_from(&redirected_to);
                 failed
             };
-            let request = request(&target, headers, own_origin).map_err(at)?;
+            let mut request = request(&target, headers, own_origin).map_err(at)?;
+            ask.write(request.headers_mut());
             let response = self.send(request).await.map_err(at)?;
             if !is_redirect(response.status()) {
                 return Ok(Answer {
@@ -108,6 +123,33 @@ impl Client {
                 let text = format!("no answer within {:?}", self.head_timeout);
                 Err(Failed::unavailable(text))
             }
+        }
+    }
+}
+
+impl Ask {
+    /// Into the request of every hop: what is asked about is the resource at
+    /// the end of them.
+    fn write(&self, headers: &mut HeaderMap) {
+        if let Some((first, current)) = &self.from
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes={first}-"))
+        {
+            headers.insert(header::RANGE, range);
+            if let Some(current) = current {
+                headers.insert(header::IF_RANGE, current.clone());
+            }
+        }
+        let Some(known) = &self.known else {
+            return;
+        };
+        // With both, only the first would count (RFC 9110, 13.2.2).
+        let (name, value) = match (&known.etag, &known.last_modified) {
+            (Some(etag), _) => (header::IF_NONE_MATCH, etag),
+            (None, Some(date)) => (header::IF_MODIFIED_SINCE, date),
+            (None, None) => return,
+        };
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The cache's side of a fetch: what it has already, and what it gets.
 //!
-//! Called by: `fetch`.
+//! Called by: `download`, `mirrors`.
 
+use super::FetchError;
+use super::download::Order;
 use super::receive::Stop;
 use super::spool::{self, Content};
-use super::{FetchError, FetchRequest};
-use crate::asset::Checksum;
+use crate::asset::{Checksum, Integrity};
 use crate::digest::{Digest, Scope};
 use crate::upstream::{self, Cache, CallContext};
 
@@ -16,11 +17,11 @@ use crate::upstream::{self, Cache, CallContext};
 pub(super) async fn present(
     cache: &Cache,
     context: &CallContext,
-    request: &FetchRequest,
+    scope: &Scope,
+    integrity: Option<&Integrity>,
     announced: Option<u64>,
 ) -> Result<Option<(Digest, Checksum)>, Stop> {
-    let scope = &request.scope;
-    let (Some(integrity), Some(size)) = (&request.integrity, announced) else {
+    let (Some(integrity), Some(size)) = (integrity, announced) else {
         return Ok(None);
     };
     for checksum in integrity.checksums() {
@@ -71,7 +72,7 @@ pub(super) async fn upload(
 
 /// Some caches acknowledge what a caller without the right to write sends,
 /// and drop it: an answer that names it would be a lie (P2).
-async fn kept(
+pub(super) async fn kept(
     cache: &Cache,
     context: &CallContext,
     scope: &Scope,
@@ -86,4 +87,27 @@ async fn kept(
     );
     let method = "an upload";
     Err(upstream::Error::Malformed { method, reason }.into())
+}
+
+/// The hashes that a request's checksum names, of content that is in the cache
+/// and was hashed otherwise; `None` if it is gone.
+pub(super) async fn read_back(
+    cache: &Cache,
+    order: &Order,
+    digest: &Digest,
+) -> Result<Option<Vec<Checksum>>, Stop> {
+    let mut hashes = order.hashes.clone();
+    let each = |part: &[u8]| hashes.update(part);
+    let read = cache
+        .read_each(&order.context, &order.scope, digest, each)
+        .await;
+    if !read.map_err(|error| Stop::Fatal(error.into()))? {
+        return Ok(None);
+    }
+    let (seen, computed) = hashes.finish()?;
+    if seen != *digest {
+        let corrupt = upstream::Error::Corrupt(digest.clone());
+        return Err(Stop::Fatal(corrupt.into()));
+    }
+    Ok(Some(computed))
 }

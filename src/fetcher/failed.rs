@@ -17,8 +17,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Longest message; it has to fit into a header of the answer.
 const MAX_MESSAGE: usize = 2048;
 
-/// Why one mirror failed.
-#[derive(Debug)]
+/// Why one mirror failed. Cloneable, as several requests may share one.
+#[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub(super) failure: Failure,
     /// For people, without the URL and without secrets.
@@ -33,6 +33,32 @@ impl Failed {
             failure,
             text: text.into(),
             redirected_to: None,
+        }
+    }
+
+    /// Whether the same request may well succeed a moment later.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self.failure,
+            Failure::Unavailable { .. } | Failure::TooManyRequests { .. } | Failure::Truncated
+        )
+    }
+
+    /// The last of so many failures in a row.
+    pub(super) fn after(mut self, tries: u32) -> Self {
+        if tries > 1 {
+            self.text.push_str(&format!(" (the last of {tries} tries)"));
+        }
+        self
+    }
+
+    /// How long the origin wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self.failure {
+            Failure::Unavailable { retry_after } | Failure::TooManyRequests { retry_after } => {
+                retry_after
+            }
+            _ => None,
         }
     }
 

@@ -1,35 +1,29 @@
-//! The fetcher over HTTP: mirrors in order, one of them into the cache.
+//! The fetcher over HTTP: what one request begins with and ends with.
 //!
-//! One pass over the mirrors per call. Retries with backoff, resuming with
-//! Range and per-host limits belong into `attempt`; joining identical
-//! requests belongs to `resolver`.
+//! Not for: its mirrors (`mirrors`), nor the same request asked again
+//! (`resolver`).
 //! Called by: `resolver` through [`Fetcher`].
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::client::{Answer, Client};
+use super::backoff::Backoff;
+use super::client::Client;
 use super::connector::{Connector, Resolver};
+use super::downloads::Downloads;
 use super::failed::{Failed, Failures};
 use super::hashes::Hashes;
+use super::mirrors::{Good, Mirrors};
 use super::policy::AddressPolicy;
-use super::receive::{Bounds, Received, Stop, receive};
-use super::rules::{
-    Running, class, content_length, count, headers, is_file_type, usable, validators,
-    with_credentials,
-};
-use super::spool::{Content, Spool};
+use super::rules::{Running, is_file_type, with_credentials};
+use super::spool::Spool;
 use super::target::Target;
-use super::{
-    Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, deposit, tls,
-};
-use bytes::Bytes;
-
-use crate::asset::{
-    AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Checksum, RESOURCE_TYPE, Uri, Validators,
-};
+use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
+use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, RESOURCE_TYPE, Uri};
 use crate::digest::Digest;
 use crate::upstream::{self, Cache, CallContext};
 
@@ -40,28 +34,27 @@ pub(super) const PROBE: &[u8] = b"assetgate: may this caller write?";
 
 /// Fetches blobs from `http` and `https` origins into the CAS.
 pub struct HttpFetcher {
-    settings: Settings,
-    client: Client,
-    spool: Spool,
-    slots: Semaphore,
-    cache: Cache,
+    inner: Arc<Inner>,
 }
 
-/// One mirror's good answer.
-struct Got {
-    digest: Digest,
-    verified: Vec<Checksum>,
-    validators: Validators,
-    /// `None`: the cache has it already.
-    content: Option<Content>,
+/// What fetches and downloads share.
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) client: Client,
+    pub(super) spool: Spool,
+    /// Downloads that run at once.
+    pub(super) slots: Semaphore,
+    pub(super) cache: Cache,
+    pub(super) backoff: Backoff,
+    pub(super) downloads: Downloads,
 }
 
 /// What a fetch knows from its beginning.
-struct Job<'a> {
-    context: &'a CallContext,
-    request: &'a FetchRequest,
-    hashes: Hashes,
-    limit: u64,
+pub(super) struct Job<'a> {
+    pub(super) context: &'a CallContext,
+    pub(super) request: &'a FetchRequest,
+    pub(super) hashes: Hashes,
+    pub(super) limit: u64,
 }
 
 impl HttpFetcher {
@@ -89,16 +82,18 @@ impl HttpFetcher {
         let policy = AddressPolicy::new(deny, allow);
         let connector = Connector::new(policy, tls, resolver, settings.connect_timeout);
         let head_timeout = settings.connect_timeout + settings.stall_timeout;
-        Ok(Self {
+        let spool_dir = settings.spool_dir.clone();
+        let inner = Inner {
             client: Client::new(connector, head_timeout, settings.max_redirects),
-            spool: Spool::new(
-                settings.spool_dir.clone(),
-                settings.memory,
-                settings.spool_size,
-            ),
+            spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
             slots: Semaphore::new(settings.max_concurrent),
+            backoff: Backoff::new(settings.retry_delay),
+            downloads: Downloads::new(),
             settings,
             cache,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
         })
     }
 
@@ -114,13 +109,13 @@ impl HttpFetcher {
         let hashes = Hashes::new(function, request.integrity.as_ref()).ok_or_else(unsupported)?;
         let probe = Digest::of(function, PROBE).ok_or_else(unsupported)?;
         let scope = &request.scope;
-        let limits = self.cache.limits(context, &scope.instance).await?;
+        let limits = self.inner.cache.limits(context, &scope.instance).await?;
         if !limits.supports(function) {
             return Err(unsupported());
         }
         let probe = vec![(probe, Bytes::from_static(PROBE))];
-        self.cache.write_blobs(context, scope, probe).await?;
-        let own_limit = self.settings.max_size;
+        self.inner.cache.write_blobs(context, scope, probe).await?;
+        let own_limit = self.inner.settings.max_size;
         Ok(Job {
             context,
             request,
@@ -131,140 +126,19 @@ impl HttpFetcher {
 
     #[cfg(test)]
     pub(super) fn occupy_memory(&self) -> Option<super::spool::Share> {
-        let memory = self.spool.memory();
+        let memory = self.inner.spool.memory();
         memory.try_share(memory.total())
     }
+}
 
-    fn time(&self, request: &FetchRequest) -> Duration {
+impl Inner {
+    /// The time a request gets.
+    pub(super) fn time(&self, request: &FetchRequest) -> Duration {
         let wanted = request.timeout.filter(|t| !t.is_zero());
         wanted
             .unwrap_or(self.settings.timeout)
             .min(self.settings.max_timeout)
     }
-
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, FetchError> {
-        let closed = |_| FetchError::Internal("fetching has stopped".to_owned());
-        self.slots.acquire().await.map_err(closed)
-    }
-
-    /// Tries one mirror.
-    async fn attempt(
-        &self,
-        job: &Job<'_>,
-        index: usize,
-        target: Target,
-        total: &mut u64,
-    ) -> Result<Got, Stop> {
-        let request = job.request;
-        let headers = headers(request, index);
-        let pinned = request.integrity.is_some();
-        let answer = self.client.get(target, &headers, pinned).await?;
-        let Answer {
-            response,
-            redirected_to,
-        } = answer;
-        let at = |mut failed: Failed| {
-            failed.redirected_to.clone_from(&redirected_to);
-            Stop::Origin(failed)
-        };
-        let (head, body) = response.into_parts();
-        if !usable(head.status, &headers) {
-            return Err(at(Failed::status(head.status, &head.headers)));
-        }
-        let bounds = Bounds {
-            announced: content_length(&head.headers),
-            limit: job.limit,
-            small: self.settings.small_body,
-            stall: self.settings.stall_timeout,
-        };
-        if bounds.announced.is_some_and(|n| n > bounds.limit) {
-            return Err(at(bounds.too_large()));
-        }
-        let validators = validators(&head.headers);
-        if let Some((digest, checksum)) =
-            deposit::present(&self.cache, job.context, request, bounds.announced).await?
-        {
-            return Ok(Got {
-                digest,
-                verified: vec![checksum],
-                validators,
-                content: None,
-            });
-        }
-        let received = receive(body, job.hashes.clone(), &self.spool, &bounds, total).await;
-        let Received {
-            digest,
-            verified,
-            content,
-        } = received.map_err(|stop| match stop {
-            Stop::Origin(failed) => at(failed),
-            fatal @ Stop::Fatal(_) => fatal,
-        })?;
-        Ok(Got {
-            digest,
-            verified,
-            validators,
-            content: Some(content),
-        })
-    }
-
-    /// Tries the mirrors until one delivers or the time is over.
-    async fn first_good(
-        &self,
-        job: &Job<'_>,
-        deadline: Instant,
-        counts: &mut Counts,
-    ) -> Result<(usize, Got), FetchError> {
-        let uris = &job.request.uris;
-        let mut failures = Failures::new(uris);
-        for (index, uri) in uris.iter().enumerate() {
-            let target = match Target::parse(uri) {
-                Ok(target) => target,
-                Err(text) => {
-                    failures.add(index, Failed::new(Failure::NotFound, text));
-                    continue;
-                }
-            };
-            counts.attempts += 1;
-            let attempt = self.attempt(job, index, target, &mut counts.bytes);
-            let outcome = tokio::time::timeout_at(deadline, attempt).await;
-            let failed = match outcome {
-                Ok(Ok(got)) => {
-                    count(if got.content.is_some() {
-                        "ok"
-                    } else {
-                        "present"
-                    });
-                    return Ok((index, got));
-                }
-                Ok(Err(Stop::Fatal(error))) => return Err(error),
-                Ok(Err(Stop::Origin(failed))) => failed,
-                Err(_) => self.timed_out(job.request),
-            };
-            count(class(&failed.failure));
-            tracing::debug!(asset.uri = %uri, reason = %failed.text, "mirror failed");
-            let over = failed.failure == Failure::TimedOut;
-            failures.add(index, failed);
-            if over {
-                break;
-            }
-        }
-        Err(failures.into_error(counts.attempts))
-    }
-
-    fn timed_out(&self, request: &FetchRequest) -> Failed {
-        let time = humantime::format_duration(self.time(request));
-        Failed::new(
-            Failure::TimedOut,
-            format!("no complete answer within {time}"),
-        )
-    }
-}
-
-#[derive(Default)]
-struct Counts {
-    attempts: u32,
-    bytes: u64,
 }
 
 impl Fetcher for HttpFetcher {
@@ -302,30 +176,26 @@ impl Fetcher for HttpFetcher {
             }
             return Err(failures.into_error(0));
         }
+        let deadline = Instant::now() + self.inner.time(request);
         let job = self.prepare(context, request).await?;
-        let deadline = Instant::now() + self.time(request);
-        let Ok(slot) = tokio::time::timeout_at(deadline, self.slot()).await else {
-            let mut failures = Failures::new(&request.uris);
-            let text = "the time was over before it was this fetch's turn";
-            failures.add(0, Failed::new(Failure::TimedOut, text));
-            return Err(failures.into_error(0));
-        };
-        let _slot = slot?;
-        let started_at = SystemTime::now();
-        let mut counts = Counts::default();
-        let (uri_index, got) = self.first_good(&job, deadline, &mut counts).await?;
-        if let Some(content) = got.content {
-            deposit::upload(&self.cache, context, &request.scope, &got.digest, content).await?;
-        }
-        Ok(Fetched {
-            digest: got.digest,
+        let mirrors = Mirrors::new(&self.inner, job, deadline);
+        let (good, spent) = mirrors.first_good().await?;
+        let Good {
             uri_index,
-            started_at,
-            validators: got.validators,
-            verified: got.verified,
+            landed,
+            joined,
+        } = good;
+        Ok(Fetched {
+            digest: landed.digest,
+            uri_index,
+            not_modified: landed.not_modified,
+            joined,
+            started_at: landed.started_at,
+            validators: landed.validators,
+            verified: landed.computed,
             with_credentials: with_credentials(request, uri_index),
-            origin_bytes: counts.bytes,
-            attempts: counts.attempts,
+            origin_bytes: spent.bytes,
+            attempts: spent.attempts,
         })
     }
 }

@@ -1,24 +1,32 @@
 //! Content from origins into the CAS. Unaware of references.
 //!
-//! In reading order: `fetch` (mirrors in order, one into the cache), `client`
-//! (one origin, its redirects), `connector` and `policy` (which addresses are
-//! dialled), `receive`, `hashes` and `spool` (one body), `deposit` (into the
-//! cache), `failed` (what is said if none delivers).
-//! Not for: which RPC a failure becomes (`api::status`), nor for joining
-//! identical requests (`resolver`).
+//! In reading order: `fetch` (one request), `mirrors` (its URIs in rounds, with
+//! `backoff` between), `downloads` (one download per URL, which requests
+//! share), `download` (one URL into the cache, with `resume` after a cut),
+//! `client` (one origin, its redirects), `connector` and `policy` (which
+//! addresses are dialled), `receive`, `hashes`, `sink` and `spool` (one body),
+//! `deposit` (into the cache), `failed` (what is said if none delivers).
+//! Not for: which RPC a failure becomes (`api::status`), nor for the same
+//! request asked again (`resolver`).
 //! Called by: `resolver`.
 
+mod backoff;
 mod client;
 mod connector;
 mod deposit;
+mod download;
+mod downloads;
 mod error;
 mod failed;
 mod fetch;
 mod hashes;
+mod mirrors;
 mod policy;
 mod receive;
+mod resume;
 mod rules;
 mod settings;
+mod sink;
 mod spool;
 mod stream;
 mod target;
@@ -72,6 +80,21 @@ pub struct FetchRequest {
     pub headers: OriginHeaders,
     /// The request's `timeout`; the fetcher has its own default and bounds.
     pub timeout: Option<Duration>,
+    /// `oldest_content_accepted` as sent: a download that began before it is
+    /// joined only if it was begun for exactly this time.
+    pub oldest: Option<SystemTime>,
+    /// By URI: content the cache has of it, which will do if the origin says
+    /// that it is still current. Not for pinned requests.
+    pub known: Vec<Option<Known>>,
+}
+
+/// Content an origin served before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its digest.
+    pub digest: Digest,
+    /// What the origin called it.
+    pub validators: Validators,
 }
 
 /// Content that is now in the CAS.
@@ -81,6 +104,11 @@ pub struct Fetched {
     pub digest: Digest,
     /// Which URI of the request it came from.
     pub uri_index: usize,
+    /// The origin confirmed that known content is still current, and sent
+    /// nothing. Whether the cache has it still is to be asked.
+    pub not_modified: bool,
+    /// Another request brought it at the same time.
+    pub joined: bool,
     /// When the retrieval started: the age of the content counts from here.
     pub started_at: SystemTime,
     /// The origin's validators.

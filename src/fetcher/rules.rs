@@ -1,6 +1,6 @@
 //! Small rules about requests and response heads, and what is counted.
 //!
-//! Called by: `fetch`.
+//! Called by: `download`, `mirrors`, `fetch`.
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 

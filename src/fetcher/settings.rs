@@ -33,6 +33,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest silence of an origin, before and within its answer.
     pub stall_timeout: Duration,
+    /// Requests for one URL that fail in passing before it is given up.
+    pub attempts: u32,
+    /// What is waited before the second of them; doubled for each further one.
+    pub retry_delay: Duration,
     /// Longest chain of redirects.
     pub max_redirects: u32,
     /// Fetches that run at once; more wait.
@@ -59,6 +63,8 @@ impl Default for Settings {
             http2: true,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
+            attempts: 5,
+            retry_delay: Duration::from_millis(500),
             max_redirects: 10,
             max_concurrent: 64,
             small_body: MIB,
@@ -94,6 +100,7 @@ impl Settings {
             ("timeout", self.timeout),
             ("connect_timeout", self.connect_timeout),
             ("stall_timeout", self.stall_timeout),
+            ("retry_delay", self.retry_delay),
         ] {
             demand(!value.is_zero(), key, "must be longer than zero");
         }
@@ -105,6 +112,8 @@ impl Settings {
             "max_redirects",
             "must be at most 50",
         );
+        let attempts = (1..=100).contains(&self.attempts);
+        demand(attempts, "attempts", "must be from 1 to 100");
         let concurrent = (1..=100_000).contains(&self.max_concurrent);
         demand(concurrent, "max_concurrent", "must be from 1 to 100000");
         let room = self.small_body <= self.memory;
@@ -144,6 +153,7 @@ mod tests {
             max_timeout: Duration::ZERO,
             max_size: 0,
             stall_timeout: Duration::ZERO,
+            attempts: 0,
             max_concurrent: 0,
             small_body: 32 * MIB,
             spool_dir: "/nonexistent/dir".into(),
@@ -156,6 +166,7 @@ mod tests {
                 "timeout",
                 "stall_timeout",
                 "max_size",
+                "attempts",
                 "max_concurrent",
                 "small_body",
                 "spool_dir"

@@ -160,6 +160,8 @@ pub(crate) fn content(request: &FetchRequest, bytes: &[u8]) -> Fetched {
     Fetched {
         digest: Digest::of(request.scope.function, bytes).unwrap(),
         uri_index: 0,
+        not_modified: false,
+        joined: false,
         started_at: SystemTime::now(),
         validators: Validators::default(),
         verified: checksums

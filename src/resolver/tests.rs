@@ -35,6 +35,8 @@ pub(super) fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
         integrity: sri.as_deref().map(|sri| Integrity::parse(sri).unwrap()),
         headers: OriginHeaders::default(),
         timeout: None,
+        oldest: None,
+        known: Vec::new(),
     };
     Query {
         request,

@@ -210,6 +210,8 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
         ca: fetch.ca,
         connect_timeout: fetch.connect_timeout,
         stall_timeout: fetch.stall_timeout,
+        attempts: fetch.attempts,
+        retry_delay: fetch.retry_delay,
         max_concurrent: fetch.max_concurrent,
         memory: fetch.memory,
         spool_dir: fetch.spool_dir,

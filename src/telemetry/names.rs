@@ -49,6 +49,8 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_probe_result", Gauge, Unit::Count, "What the last probe of the cache found, by check and instance: 1 yes, 0 no, -1 unknown."),
     ("assetgate_probe_runs_total", Counter, Unit::Count, "Probes of the cache ended, by outcome."),
     ("assetgate_probe_last_success", Gauge, Unit::Seconds, "Unix time of the last probe that saw all it had to, by instance."),
+    ("assetgate_origin_resumes_total", Counter, Unit::Count, "Bodies that were cut off and gone on with."),
+    ("assetgate_origin_retries_total", Counter, Unit::Count, "Waits for origins to recover."),
     ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result."),
     ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
     ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),

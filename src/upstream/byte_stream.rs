@@ -82,6 +82,39 @@ impl Cache {
         }
     }
 
+    /// Reads a blob part by part, without verifying its hash; false if it is
+    /// absent. Never more than its size.
+    pub async fn read_each(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        digest: &Digest,
+        mut each: impl FnMut(&[u8]) + Send,
+    ) -> Result<bool, Error> {
+        if digest.is_empty() {
+            return Ok(true);
+        }
+        let request = context.request(read_request(scope, digest));
+        let mut client = self.byte_stream();
+        let mut answer = match moving(client.read(request)).await? {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return absent_or(status).map(|none: Option<()>| none.is_some()),
+        };
+        let mut left = digest.size();
+        loop {
+            match moving(answer.message()).await? {
+                Ok(Some(part)) => {
+                    let size = part.data.len() as u64;
+                    let too_large = || Error::Corrupt(digest.clone());
+                    left = left.checked_sub(size).ok_or_else(too_large)?;
+                    each(&part.data);
+                }
+                Ok(None) => return Ok(true),
+                Err(status) => return absent_or(status).map(|none: Option<()>| none.is_some()),
+            }
+        }
+    }
+
     /// Reads a whole blob into memory, without verifying its hash; `None` if
     /// it is absent. The caller bounds the size.
     pub(super) async fn read_whole(
@@ -90,12 +123,7 @@ impl Cache {
         scope: &Scope,
         digest: &Digest,
     ) -> Result<Option<Bytes>, Error> {
-        let blob = digest.resource_name(scope.function);
-        let request = context.request(ReadRequest {
-            resource_name: format!("{}blobs/{blob}", scope.instance.prefix()),
-            read_offset: 0,
-            read_limit: 0,
-        });
+        let request = context.request(read_request(scope, digest));
         let too_large = || Error::Corrupt(digest.clone());
         let size = usize::try_from(digest.size()).map_err(|_| too_large())?;
         let mut content = BytesMut::with_capacity(size.min(MAX_RESERVED));
@@ -116,6 +144,15 @@ impl Cache {
 
     fn byte_stream(&self) -> ByteStreamClient<Channel> {
         ByteStreamClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+}
+
+fn read_request(scope: &Scope, digest: &Digest) -> ReadRequest {
+    let blob = digest.resource_name(scope.function);
+    ReadRequest {
+        resource_name: format!("{}blobs/{blob}", scope.instance.prefix()),
+        read_offset: 0,
+        read_limit: 0,
     }
 }
 

@@ -66,7 +66,8 @@ async fn u4_whatever_is_wrong_with_a_mirror_the_next_is_tried() {
 
 #[tokio::test]
 async fn u4_s1_to_s7_the_gravest_failure_decides() {
-    let (origin, rig) = (Origin::start(script).await, Rig::new());
+    let origin = Origin::start(script).await;
+    let rig = Rig::with(|s| s.attempts = 1, FakeCache::default());
     let retry = |s: Option<u64>| s.map(Duration::from_secs);
     for (paths, want, index) in [
         (["/404", "/404"], Failure::NotFound, 0),

@@ -47,6 +47,7 @@ impl Rig {
             allow_cidr: vec!["127.0.0.0/8".parse().unwrap()],
             spool_dir: dir.path().to_owned(),
             connect_timeout: Duration::from_secs(3),
+            retry_delay: Duration::from_millis(2),
             ..Settings::default()
         };
         change(&mut settings);
@@ -97,6 +98,8 @@ fn request(uris: &[&str]) -> FetchRequest {
         integrity: None,
         headers: OriginHeaders::default(),
         timeout: Some(Duration::from_secs(20)),
+        oldest: None,
+        known: Vec::new(),
     }
 }
 

@@ -5,17 +5,14 @@
 //! in memory only, shown nowhere, and of no use to another process.
 //! Called by: `resolver` (`flight`, `negative` and what makes their keys).
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash as _;
 use std::time::SystemTime;
 
 use crate::asset::{AssetKind, Uri};
-use crate::digest::InstanceName;
+pub(in crate::resolver) use crate::digest::Fingerprint;
+use crate::digest::{Fingerprinter, InstanceName};
 use crate::resolver::{Push, Query};
 use crate::upstream::CallContext;
-
-/// A hash of something that may be secret. Has no `Debug`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::resolver) struct Fingerprint([u8; 32]);
 
 /// Who asks for what. The parts are apart so that callers can share a part
 /// of a request without sharing all of it.
@@ -72,33 +69,27 @@ impl Wanted {
     }
 }
 
-/// Makes fingerprints that only this process can make.
-pub(in crate::resolver) struct Fingerprints {
-    key: [u8; 32],
-}
+/// Makes the fingerprints of requests.
+pub(in crate::resolver) struct Fingerprints(Fingerprinter);
 
 impl Fingerprints {
     pub(in crate::resolver) fn new() -> Self {
-        let mut key = [0; 32];
-        // 122 random bits each.
-        key[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        key[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        Self { key }
+        Self(Fingerprinter::default())
     }
 
     /// What makes a query the same as another.
     pub(in crate::resolver) fn of(&self, context: &CallContext, query: &Query) -> Same {
         let request = &query.request;
         Same {
-            asset: self.make(|hasher| {
+            asset: self.0.make(|hasher| {
                 request.kind.hash(hasher);
                 request.scope.hash(hasher);
                 request.uris.hash(hasher);
                 request.qualifiers.hash(hasher);
                 request.timeout.hash(hasher);
             }),
-            headers: self.make(|hasher| request.headers.feed(hasher)),
-            caller: self.make(|hasher| context.feed(hasher)),
+            headers: self.0.make(|hasher| request.headers.feed(hasher)),
+            caller: self.0.make(|hasher| context.feed(hasher)),
         }
     }
 
@@ -116,34 +107,12 @@ impl Fingerprints {
     /// Whatever the digest function: that of a push may not be known yet.
     fn names(&self, instance: &InstanceName, kind: AssetKind, uris: &[Uri]) -> Box<[Fingerprint]> {
         let one = |uri: &Uri| {
-            self.make(|hasher| {
+            self.0.make(|hasher| {
                 instance.hash(hasher);
                 kind.hash(hasher);
                 uri.key_bytes().hash(hasher);
             })
         };
         uris.iter().map(one).collect()
-    }
-
-    fn make(&self, feed: impl FnOnce(&mut Keyed)) -> Fingerprint {
-        let mut hasher = Keyed(blake3::Hasher::new_keyed(&self.key));
-        feed(&mut hasher);
-        Fingerprint(*hasher.0.finalize().as_bytes())
-    }
-}
-
-/// A cryptographic hash behind the interface that values can be fed to.
-struct Keyed(blake3::Hasher);
-
-impl Hasher for Keyed {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Required, and used by nobody here: the whole hash is taken.
-    fn finish(&self) -> u64 {
-        let mut first = [0; 8];
-        self.0.finalize_xof().fill(&mut first);
-        u64::from_le_bytes(first)
     }
 }

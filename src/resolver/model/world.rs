@@ -174,6 +174,8 @@ impl Fetcher for Origin {
         Ok(Fetched {
             digest,
             uri_index,
+            not_modified: false,
+            joined: false,
             started_at,
             validators: Validators::default(),
             verified: Vec::new(),
@@ -653,6 +655,8 @@ fn query_of(fetch: &Fetch, now: u64) -> Query {
             integrity: None,
             headers: OriginHeaders::default(),
             timeout: None,
+            oldest: oldest(fetch, now).map(at),
+            known: Vec::new(),
         },
         oldest_accepted: oldest(fetch, now).map(at),
     }

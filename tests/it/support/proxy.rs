@@ -118,6 +118,8 @@ impl Proxy {
     fn spawn(&self, dir: &Path) -> Spawned {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
         command.env_clear().env("HOME", dir).env("TMPDIR", dir);
+        // Origins of tests recover at once or never.
+        command.env("ASSETGATE__FETCH__RETRY_DELAY", "10ms");
         command.envs(self.variables.iter().copied());
         command
             .arg("serve")

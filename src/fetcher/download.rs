@@ -1,0 +1,347 @@
+//! One URL into the cache: asked, taken in, gone on with after a cut, stored.
+//!
+//! A body that breaks off is gone on with at the same origin, as long as the
+//! origin can be held to the same bytes: by a validator, or by the checksum.
+//! Whatever else fails ends the download; what then follows is up to those who
+//! share it (`mirrors`).
+//! Not for: who shares it (`downloads`).
+//! Called by: `downloads`.
+
+use std::time::SystemTime;
+
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::client::{Answer, Ask};
+use super::failed::Failed;
+use super::fetch::Inner;
+use super::hashes::Hashes;
+use super::receive::{Bounds, Stop, receive};
+use super::resume::{is_the_rest, strong_validator};
+use super::rules::{self, class, content_length, count, usable};
+use super::sink::{Flow, Received, Sink};
+use super::target::Target;
+use super::{Failure, FetchError, Known, deposit};
+use crate::asset::{Checksum, Integrity, SecretValue, Validators};
+use crate::digest::{Digest, Scope};
+use crate::upstream::CallContext;
+
+/// Requests one download may take, however well it gets on: an origin that cuts
+/// after each byte must have an end.
+const REQUESTS: u32 = 64;
+
+/// Bytes of a body that are worth asking for its rest only.
+const WORTH: u64 = 16 << 10;
+
+/// What is to be downloaded, and for whom it is stored.
+pub(super) struct Order {
+    pub(super) context: CallContext,
+    pub(super) scope: Scope,
+    pub(super) integrity: Option<Integrity>,
+    pub(super) target: Target,
+    pub(super) headers: Vec<(HeaderName, SecretValue)>,
+    pub(super) known: Option<Known>,
+    pub(super) hashes: Hashes,
+    /// Bytes accepted.
+    pub(super) limit: u64,
+}
+
+/// Content of one URL. It is in the cache, or was said to be current.
+#[derive(Debug, Clone)]
+pub(super) struct Landed {
+    pub(super) digest: Digest,
+    /// Hashes computed over the served bytes.
+    pub(super) computed: Vec<Checksum>,
+    pub(super) validators: Validators,
+    pub(super) not_modified: bool,
+    pub(super) started_at: SystemTime,
+}
+
+/// What a download took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    /// Bytes of bodies.
+    pub(super) bytes: u64,
+    /// Requests, redirects not counted.
+    pub(super) requests: u32,
+}
+
+/// A download under way.
+pub(super) struct Download<'a> {
+    inner: &'a Inner,
+    order: &'a Order,
+    started_at: SystemTime,
+    spent: Spent,
+    partial: Option<Partial<'a>>,
+    /// The body is of several answers.
+    stitched: bool,
+    /// The origin began again when it was asked for the rest.
+    restarted: bool,
+}
+
+/// A body of which not all has come.
+struct Partial<'a> {
+    sink: Sink<'a>,
+    bounds: Bounds,
+    validators: Validators,
+    /// What the origin is held to; `None`: the checksum.
+    current: Option<HeaderValue>,
+}
+
+impl<'a> Download<'a> {
+    pub(super) fn new(inner: &'a Inner, order: &'a Order) -> Self {
+        Self {
+            inner,
+            order,
+            started_at: SystemTime::now(),
+            spent: Spent::default(),
+            partial: None,
+            stitched: false,
+            restarted: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> (Result<Landed, Stop>, Spent) {
+        let result = self.whole().await;
+        (result, self.spent)
+    }
+
+    async fn whole(&mut self) -> Result<Landed, Stop> {
+        let settings = &self.inner.settings;
+        let mut in_vain = 0;
+        loop {
+            let before = self.arrived();
+            let failed = match self.attempt().await {
+                Ok(landed) => return Ok(landed),
+                Err(Stop::Origin(failed)) => failed,
+                Err(fatal) => return Err(fatal),
+            };
+            if failed.failure == Failure::Mismatch && std::mem::take(&mut self.stitched) {
+                // It may be of two versions: once more, in one piece.
+                self.partial = None;
+                continue;
+            }
+            let got_on = self.arrived() > before;
+            in_vain = if got_on { 1 } else { in_vain + 1 };
+            let resumable = self.partial.is_some() && !self.restarted && failed.is_passing();
+            if !resumable || in_vain >= settings.attempts || self.spent.requests >= REQUESTS {
+                return Err(failed.into());
+            }
+            metrics::counter!("assetgate_origin_resumes_total").increment(1);
+            tracing::debug!(reason = %failed.text, "a download is gone on with");
+            let wait = self.inner.backoff.after(in_vain, failed.retry_after());
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Bytes of the body that need not come again.
+    fn arrived(&self) -> u64 {
+        self.partial.as_ref().map_or(0, |p| p.sink.received())
+    }
+
+    /// One request.
+    async fn attempt(&mut self) -> Result<Landed, Stop> {
+        let order = self.order;
+        let ask = Ask {
+            from: self.partial.as_ref().map(Partial::rest),
+            known: order.known.as_ref().map(|k| k.validators.clone()),
+        };
+        self.spent.requests += 1;
+        let pinned = order.integrity.is_some();
+        let answer = self
+            .inner
+            .client
+            .get(order.target.clone(), &order.headers, &ask, pinned);
+        let outcome = match answer.await {
+            Ok(answer) => self.take(answer, &ask).await,
+            Err(failed) => Err(failed.into()),
+        };
+        match &outcome {
+            Ok(landed) if landed.not_modified => count("not_modified"),
+            Ok(_) => count("ok"),
+            Err(Stop::Origin(failed)) => count(class(&failed.failure)),
+            Err(Stop::Fatal(_)) => {}
+        }
+        outcome
+    }
+
+    async fn take(&mut self, answer: Answer, ask: &Ask) -> Result<Landed, Stop> {
+        let Answer {
+            response,
+            redirected_to,
+        } = answer;
+        let (head, body) = response.into_parts();
+        let taken = match head.status {
+            StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
+            StatusCode::PARTIAL_CONTENT if ask.from.is_some() => self.go_on(&head, body).await,
+            StatusCode::RANGE_NOT_SATISFIABLE if ask.from.is_some() => {
+                self.partial = None;
+                let text = "the rest of a body that was cut off could not be had";
+                Err(Failed::unavailable(text).into())
+            }
+            status if usable(status, &self.order.headers) => self.begin(&head, body).await,
+            status => Err(Failed::status(status, &head.headers).into()),
+        };
+        taken.map_err(|stop| match stop {
+            Stop::Origin(failed) => Stop::Origin(Failed {
+                redirected_to,
+                ..failed
+            }),
+            fatal @ Stop::Fatal(_) => fatal,
+        })
+    }
+
+    fn not_modified(&self) -> Result<Landed, Stop> {
+        let known = self.order.known.clone();
+        let known = known.ok_or_else(|| Failed::new(Failure::Unusable, "304 unasked"))?;
+        Ok(Landed {
+            not_modified: true,
+            ..self.landed(known.digest, Vec::new(), known.validators)
+        })
+    }
+
+    /// The rest of a body.
+    async fn go_on(&mut self, head: &Parts, body: Incoming) -> Result<Landed, Stop> {
+        let Some(partial) = self.partial.take() else {
+            return Err(Failed::new(Failure::Unusable, "206 unasked").into());
+        };
+        let (first, total) = (partial.sink.received(), partial.bounds.announced);
+        if !is_the_rest(&head.headers, first, total) {
+            let text = "what came was not the rest of a body that was cut off";
+            return Err(Failed::unavailable(text).into());
+        }
+        self.stitched = true;
+        self.body(partial, body).await
+    }
+
+    /// A body from its first byte.
+    async fn begin(&mut self, head: &Parts, body: Incoming) -> Result<Landed, Stop> {
+        // What was there before is of another version.
+        self.restarted = self.partial.take().is_some();
+        self.stitched = false;
+        let order = self.order;
+        let bounds = Bounds {
+            announced: content_length(&head.headers),
+            limit: order.limit,
+            stall: self.inner.settings.stall_timeout,
+        };
+        if bounds.announced.is_some_and(|n| n > bounds.limit) {
+            return Err(bounds.too_large().into());
+        }
+        let validators = rules::validators(&head.headers);
+        if let Some((digest, checksum)) = self.present(bounds.announced).await? {
+            return Ok(self.landed(digest, vec![checksum], validators));
+        }
+        let sink = self.sink(bounds.announced).await?;
+        let partial = Partial {
+            sink,
+            bounds,
+            validators,
+            current: strong_validator(&head.headers),
+        };
+        self.body(partial, body).await
+    }
+
+    async fn present(&self, announced: Option<u64>) -> Result<Option<(Digest, Checksum)>, Stop> {
+        let order = self.order;
+        let (cache, integrity) = (&self.inner.cache, order.integrity.as_ref());
+        deposit::present(cache, &order.context, &order.scope, integrity, announced).await
+    }
+
+    async fn sink(&self, announced: Option<u64>) -> Result<Sink<'a>, Stop> {
+        let (inner, order) = (self.inner, self.order);
+        let (small, hashes) = (inner.settings.small_body, order.hashes.clone());
+        if let Some(digest) = announced
+            .filter(|n| *n > small)
+            .and_then(|n| order.fixed(n))
+        {
+            let (context, scope) = (&order.context, &order.scope);
+            return Ok(Sink::cache(hashes, &inner.cache, context, scope, digest));
+        }
+        Sink::spool(hashes, &inner.spool, announced, small).await
+    }
+
+    async fn body(&mut self, mut partial: Partial<'a>, body: Incoming) -> Result<Landed, Stop> {
+        let total = &mut self.spent.bytes;
+        let arrived = |n: usize| {
+            *total += n as u64;
+            metrics::counter!("assetgate_origin_bytes_total").increment(n as u64);
+        };
+        let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
+        match flow {
+            Ok(Flow::More) => self.store(partial).await,
+            Ok(Flow::Enough) => self.had_already(&partial).await,
+            Err(stop) => {
+                if self.may_go_on(&partial) {
+                    self.partial = Some(partial);
+                }
+                Err(stop)
+            }
+        }
+    }
+
+    /// Whether the rest of a body can be asked for, and told to be its rest.
+    fn may_go_on(&self, partial: &Partial<'_>) -> bool {
+        let asked_for_part = self.order.headers.iter().any(|(n, _)| n == header::RANGE);
+        let held = partial.current.is_some() || self.order.integrity.is_some();
+        partial.sink.received() >= WORTH && held && !asked_for_part
+    }
+
+    /// The cache said in mid-upload that it has the content. One that looks at
+    /// the hash only may say so of another length.
+    async fn had_already(&self, partial: &Partial<'_>) -> Result<Landed, Stop> {
+        let validators = partial.validators.clone();
+        match self.present(partial.bounds.announced).await? {
+            Some((digest, checksum)) => Ok(self.landed(digest, vec![checksum], validators)),
+            None => {
+                let text = "the cache ended an upload as if it had the content, and has it not";
+                Err(Stop::Fatal(FetchError::Internal(text.to_owned())))
+            }
+        }
+    }
+
+    async fn store(&self, partial: Partial<'a>) -> Result<Landed, Stop> {
+        let order = self.order;
+        let (cache, context, scope) = (&self.inner.cache, &order.context, &order.scope);
+        let Received {
+            digest,
+            verified,
+            content,
+        } = partial.sink.finish().await?;
+        let stored = match content {
+            Some(content) => deposit::upload(cache, context, scope, &digest, content).await,
+            None => deposit::kept(cache, context, scope, &digest).await,
+        };
+        stored.map_err(Stop::Fatal)?;
+        Ok(self.landed(digest, verified, partial.validators))
+    }
+
+    fn landed(&self, digest: Digest, computed: Vec<Checksum>, validators: Validators) -> Landed {
+        Landed {
+            digest,
+            computed,
+            validators,
+            not_modified: false,
+            started_at: self.started_at,
+        }
+    }
+}
+
+impl Partial<'_> {
+    fn rest(&self) -> (u64, Option<HeaderValue>) {
+        (self.sink.received(), self.current.clone())
+    }
+}
+
+impl Order {
+    /// The digest of content of this size, if the checksum leaves no other.
+    fn fixed(&self, size: u64) -> Option<Digest> {
+        match self.integrity.as_ref()?.checksums() {
+            [one] if one.algorithm().function() == self.scope.function => {
+                Digest::from_raw(self.scope.function, one.raw(), size).ok()
+            }
+            _ => None,
+        }
+    }
+}

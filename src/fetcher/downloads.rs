@@ -1,0 +1,331 @@
+//! Downloads under way, by URL: whoever wants the same bytes of the same
+//! origin, shown the same credentials, shares one.
+//!
+//! A download ends when the last of those who wait for it has left. A failure
+//! that may pass is remembered until the origin should be asked again, so that
+//! many requests together ask no more often than one; a success with a checksum
+//! for some seconds, for those who looked into the cache before it was there.
+//! Not for: whether what came is what a request wants, which each decides for
+//! itself (`mirrors`).
+//! Called by: `mirrors`.
+
+use std::collections::HashMap;
+use std::hash::Hash as _;
+use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt as _;
+use lru::LruCache;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::FetchError;
+use super::download::{Download, Landed, Order, Spent};
+use super::failed::Failed;
+use super::fetch::Inner;
+use super::receive::Stop;
+use crate::digest::{Fingerprint, Fingerprinter};
+
+/// How long a success is remembered.
+const LANDED: Duration = Duration::from_secs(5);
+/// Successes and failures remembered, each.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
+
+/// How a download ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) result: Result<Landed, Stop>,
+    /// If it failed in a way that may pass.
+    pub(super) lapse: Option<Lapse>,
+    pub(super) spent: Spent,
+}
+
+/// What makes two downloads the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    bytes: Fingerprint,
+    /// Caller and checksum of one that is not to be shared with others.
+    alone: Option<Fingerprint>,
+}
+
+/// A failure that may pass.
+#[derive(Debug, Clone)]
+pub(super) struct Lapse {
+    pub(super) failed: Failed,
+    pub(super) at: Instant,
+    /// When the origin may be asked again.
+    pub(super) retry_at: Instant,
+    in_a_row: u32,
+}
+
+/// What a request gets to see.
+pub(super) enum Seat {
+    /// A download, and whether another request began it.
+    Running(Arc<Running>, bool),
+    /// What one brought a moment ago. It may be gone, or out of reach.
+    Landed(Landed),
+    Lapsed(Lapse),
+}
+
+/// A download under way. Whoever holds it waits for it; without holders it
+/// ends.
+pub(super) struct Running {
+    started: SystemTime,
+    oldest: Option<SystemTime>,
+    /// On whose behalf it is stored.
+    pub(super) caller: Fingerprint,
+    /// What it was begun for.
+    pub(super) order: Arc<Order>,
+    has_begun: Arc<AtomicBool>,
+    outcome: watch::Receiver<Option<Ended>>,
+    _task: JoinSet<()>,
+}
+
+/// All downloads.
+pub(super) struct Downloads {
+    fingerprints: Fingerprinter,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    running: HashMap<Key, Weak<Running>>,
+    lapses: LruCache<Key, Lapse>,
+    landed: LruCache<Key, (Instant, Landed)>,
+}
+
+impl Downloads {
+    pub(super) fn new() -> Self {
+        let table = Table {
+            running: HashMap::new(),
+            lapses: LruCache::new(REMEMBERED),
+            landed: LruCache::new(REMEMBERED),
+        };
+        Self {
+            fingerprints: Fingerprinter::default(),
+            table: Mutex::new(table),
+        }
+    }
+
+    /// Everything that the origin is shown and the cache is told, but for the
+    /// checksum: who wants another one looks at the same bytes. Whether there
+    /// is one counts, as redirects are judged by it.
+    pub(super) fn key(&self, order: &Order, canonical_id: Option<&str>) -> Key {
+        let bytes = self.fingerprints.make(|hasher| {
+            order.scope.hash(hasher);
+            order.target.url.as_str().hash(hasher);
+            let basic = order.target.basic.as_ref();
+            basic.map(|value| value.as_bytes()).hash(hasher);
+            canonical_id.hash(hasher);
+            order.integrity.is_some().hash(hasher);
+            order.headers.len().hash(hasher);
+            for (name, value) in &order.headers {
+                name.as_str().hash(hasher);
+                value.expose_secret().hash(hasher);
+            }
+            let known = order.known.as_ref();
+            let known = known.map(|k| (&k.digest, &k.validators.etag, &k.validators.last_modified));
+            known.hash(hasher);
+        });
+        Key { bytes, alone: None }
+    }
+
+    /// The same download for one caller and one checksum alone.
+    pub(super) fn unshared(&self, key: Key, order: &Order) -> Key {
+        let alone = self.fingerprints.make(|hasher| {
+            order.context.feed(hasher);
+            let checksum = order.integrity.as_ref().map(ToString::to_string);
+            checksum.hash(hasher);
+        });
+        Key {
+            alone: Some(alone),
+            ..key
+        }
+    }
+
+    pub(super) fn caller(&self, order: &Order) -> Fingerprint {
+        self.fingerprints.make(|hasher| order.context.feed(hasher))
+    }
+
+    /// A download for this order: one under way, else what one came to a moment
+    /// ago, else a new one. `seen` is when the last failure came about that
+    /// this request knows of: a later one is another request's, and counts as
+    /// one of its own.
+    pub(super) fn board(
+        &self,
+        inner: &Arc<Inner>,
+        key: Key,
+        order: &Arc<Order>,
+        oldest: Option<SystemTime>,
+        seen: Option<Instant>,
+    ) -> Seat {
+        let caller = self.caller(order);
+        let mut table = self.table.lock();
+        if let Some(running) = table.running.get(&key).and_then(Weak::upgrade)
+            && running.serves(oldest)
+        {
+            return Seat::Running(running, true);
+        }
+        if let Some(landed) = table.recent(&key, oldest) {
+            return Seat::Landed(landed);
+        }
+        let lapse = table.lapses.peek(&key);
+        if let Some(lapse) = lapse.filter(|l| l.is_news(seen)) {
+            return Seat::Lapsed(lapse.clone());
+        }
+        let (sender, outcome) = watch::channel(None);
+        let has_begun = Arc::<AtomicBool>::default();
+        let flight = Flight {
+            inner: Arc::clone(inner),
+            order: Arc::clone(order),
+            key,
+            has_begun: Arc::clone(&has_begun),
+            outcome: sender,
+        };
+        let mut task = JoinSet::new();
+        task.spawn(flight.run().in_current_span());
+        let running = Arc::new(Running {
+            started: SystemTime::now(),
+            oldest,
+            caller,
+            order: Arc::clone(order),
+            has_begun,
+            outcome,
+            _task: task,
+        });
+        table.running.insert(key, Arc::downgrade(&running));
+        table.sweep();
+        Seat::Running(running, false)
+    }
+
+    /// Forgets what a download brought: it is gone.
+    pub(super) fn forget(&self, key: Key) {
+        self.table.lock().landed.pop(&key);
+    }
+
+    /// Takes note of how a download ended.
+    fn land(&self, inner: &Inner, key: Key, result: &Result<Landed, Stop>) -> Option<Lapse> {
+        let mut table = self.table.lock();
+        let now = Instant::now();
+        let before = table.lapses.pop(&key);
+        match result {
+            Ok(landed) if landed.computed.is_empty() => None,
+            Ok(landed) => {
+                table.landed.put(key, (now, landed.clone()));
+                None
+            }
+            Err(Stop::Origin(failed)) if failed.is_passing() => {
+                let in_a_row = before.map_or(0, |lapse| lapse.in_a_row) + 1;
+                let wait = inner.backoff.after(in_a_row, failed.retry_after());
+                let lapse = Lapse {
+                    failed: failed.clone(),
+                    at: now,
+                    retry_at: now + wait,
+                    in_a_row,
+                };
+                table.lapses.put(key, lapse.clone());
+                Some(lapse)
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+impl Table {
+    /// What a download brought a moment ago, if it began after the time that is
+    /// asked for.
+    fn recent(&mut self, key: &Key, oldest: Option<SystemTime>) -> Option<Landed> {
+        let (at, landed) = self.landed.get(key)?;
+        let young = at.elapsed() < LANDED && oldest.is_none_or(|t| landed.started_at >= t);
+        young.then(|| landed.clone())
+    }
+
+    /// Forgets those that ended, now and then.
+    fn sweep(&mut self) {
+        if self.running.len().is_power_of_two() {
+            self.running.retain(|_, running| running.strong_count() > 0);
+        }
+    }
+}
+
+impl Lapse {
+    /// Whether the one who knows of a failure at `seen` has this to learn.
+    fn is_news(&self, seen: Option<Instant>) -> bool {
+        match seen {
+            Some(seen) => self.at > seen,
+            None => Instant::now() < self.retry_at,
+        }
+    }
+}
+
+impl Running {
+    /// Whether it is for this time: any, one before it began, or the very one
+    /// it was begun for.
+    fn serves(&self, oldest: Option<SystemTime>) -> bool {
+        let open = self.outcome.borrow().is_none();
+        open && oldest.is_none_or(|t| self.started >= t || self.oldest == oldest)
+    }
+
+    /// Whether the origin has been asked, or it waits for its turn.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(&self) -> Ended {
+        let mut outcome = self.outcome.clone();
+        let ended = outcome.wait_for(Option::is_some).await;
+        ended.ok().and_then(|e| e.clone()).unwrap_or_else(lost)
+    }
+}
+
+fn lost() -> Ended {
+    let error = FetchError::Internal("the download ended without a result".to_owned());
+    Ended {
+        result: Err(Stop::Fatal(error)),
+        lapse: None,
+        spent: Spent::default(),
+    }
+}
+
+/// The task of one download.
+struct Flight {
+    inner: Arc<Inner>,
+    order: Arc<Order>,
+    key: Key,
+    has_begun: Arc<AtomicBool>,
+    outcome: watch::Sender<Option<Ended>>,
+}
+
+impl Flight {
+    async fn run(self) {
+        let outcome = AssertUnwindSafe(self.download()).catch_unwind().await;
+        let (result, spent) = outcome.unwrap_or_else(|_| {
+            metrics::counter!("assetgate_panics_total").increment(1);
+            tracing::error!("a download panicked; only those who wait for it are affected");
+            (lost().result, Spent::default())
+        });
+        let downloads = &self.inner.downloads;
+        let ended = Ended {
+            lapse: downloads.land(&self.inner, self.key, &result),
+            result,
+            spent,
+        };
+        self.outcome.send_replace(Some(ended));
+    }
+
+    async fn download(&self) -> (Result<Landed, Stop>, Spent) {
+        let inner = &self.inner;
+        let Ok(_slot) = inner.slots.acquire().await else {
+            return (lost().result, Spent::default());
+        };
+        self.has_begun.store(true, Ordering::Relaxed);
+        Download::new(inner, &self.order).run().await
+    }
+}

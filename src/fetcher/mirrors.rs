@@ -1,0 +1,325 @@
+//! The URIs of one request: in order, and those whose failure may pass again
+//! after a while.
+//!
+//! No time is lost on an origin that is in trouble while another one is left
+//! to ask: a round goes over all of them, and only then is waited.
+//! Not for: one URI (`download`), nor who shares a download (`downloads`).
+//! Called by: `fetch`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::deposit;
+use super::download::{Landed, Order};
+use super::downloads::{Ended, Key, Lapse, Seat};
+use super::failed::{Failed, Failures};
+use super::fetch::{Inner, Job};
+use super::receive::Stop;
+use super::rules::headers;
+use super::target::Target;
+use super::{Failure, FetchError, FetchRequest};
+use crate::asset::BAZEL_CANONICAL_ID;
+
+/// The longest that one request waits in all for origins to recover: beyond it
+/// the client had better hear of it, and when to ask again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Content of one of the mirrors.
+pub(super) struct Good {
+    pub(super) uri_index: usize,
+    pub(super) landed: Landed,
+    /// Another request brought it.
+    pub(super) joined: bool,
+}
+
+/// What it took so far.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) attempts: u32,
+    pub(super) bytes: u64,
+}
+
+/// One URL that may have the content.
+struct Mirror {
+    uri_index: usize,
+    order: Arc<Order>,
+    key: Key,
+    tries: u32,
+    /// When its last failure came about.
+    seen: Option<Instant>,
+    retry_at: Instant,
+    last: Option<Failed>,
+    over: bool,
+}
+
+/// One request's way over its mirrors.
+pub(super) struct Mirrors<'a> {
+    inner: &'a Arc<Inner>,
+    request: &'a FetchRequest,
+    deadline: Instant,
+    mirrors: Vec<Mirror>,
+    /// URIs that cannot be fetched at all.
+    unusable: Vec<(usize, Failed)>,
+    waited: Duration,
+    pub(super) counts: Counts,
+}
+
+/// How one mirror did.
+enum Tried {
+    /// Whether another request brought it.
+    Good(Landed, bool),
+    Failed(Failed),
+    /// The time is over; whether the origin was asked at all.
+    TimeOver(bool),
+}
+
+/// How the request that began a download differs from one that joined it: its
+/// rights, or its checksum, are not the other's.
+#[derive(Clone, Copy)]
+struct Joined {
+    other_caller: bool,
+    other_checksum: bool,
+}
+
+/// What a download that may be another request's is to this one.
+enum Shared {
+    Mine(Result<Tried, FetchError>),
+    NotForMe,
+    /// What is remembered is not in the cache any more.
+    Gone,
+}
+
+impl<'a> Mirrors<'a> {
+    pub(super) fn new(inner: &'a Arc<Inner>, job: Job<'a>, deadline: Instant) -> Self {
+        let request = job.request;
+        let canonical_id = request.qualifiers.get(BAZEL_CANONICAL_ID);
+        let (mut mirrors, mut unusable) = (Vec::new(), Vec::new());
+        for (uri_index, uri) in request.uris.iter().enumerate() {
+            let target = match Target::parse(uri) {
+                Ok(target) => target,
+                Err(text) => {
+                    unusable.push((uri_index, Failed::new(Failure::NotFound, text)));
+                    continue;
+                }
+            };
+            let order = Order {
+                context: job.context.clone(),
+                scope: request.scope.clone(),
+                integrity: request.integrity.clone(),
+                target,
+                headers: headers(request, uri_index),
+                known: request.known.get(uri_index).cloned().flatten(),
+                hashes: job.hashes.clone(),
+                limit: job.limit,
+            };
+            mirrors.push(Mirror {
+                key: inner.downloads.key(&order, canonical_id),
+                uri_index,
+                order: Arc::new(order),
+                tries: 0,
+                seen: None,
+                retry_at: Instant::now(),
+                last: None,
+                over: false,
+            });
+        }
+        Self {
+            inner,
+            request,
+            deadline,
+            mirrors,
+            unusable,
+            waited: Duration::ZERO,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Tries the mirrors until one delivers, none is left or the time is over.
+    pub(super) async fn first_good(mut self) -> Result<(Good, Counts), FetchError> {
+        loop {
+            for index in 0..self.mirrors.len() {
+                let mirror = &self.mirrors[index];
+                if mirror.over || mirror.retry_at > Instant::now() {
+                    continue;
+                }
+                let uri_index = mirror.uri_index;
+                match self.attempt(index).await? {
+                    Tried::Good(landed, joined) => {
+                        let good = Good {
+                            uri_index,
+                            landed,
+                            joined,
+                        };
+                        return Ok((good, self.counts));
+                    }
+                    Tried::Failed(failed) => self.note(index, failed),
+                    Tried::TimeOver(asked) => {
+                        self.mirrors[index].last = Some(self.timed_out(asked));
+                        return Err(self.into_error());
+                    }
+                }
+            }
+            let Some(wait) = self.next_round() else {
+                return Err(self.into_error());
+            };
+            metrics::counter!("assetgate_origin_retries_total").increment(1);
+            self.waited += wait;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// How long until a mirror may be asked again, if it is worth waiting for.
+    fn next_round(&self) -> Option<Duration> {
+        let live = self.mirrors.iter().filter(|mirror| !mirror.over);
+        let at = live.map(|mirror| mirror.retry_at).min()?;
+        let wait = at.saturating_duration_since(Instant::now());
+        let in_time = at < self.deadline && self.waited + wait <= PATIENCE;
+        // A tick more, so that it is over when it is looked at again.
+        in_time.then_some(wait + Duration::from_millis(1))
+    }
+
+    fn note(&mut self, index: usize, failed: Failed) {
+        let uri = &self.request.uris[self.mirrors[index].uri_index];
+        tracing::debug!(asset.uri = %uri, reason = %failed.text, "mirror failed");
+        let attempts = self.inner.settings.attempts;
+        let mirror = &mut self.mirrors[index];
+        mirror.over = !failed.is_passing() || mirror.tries >= attempts;
+        mirror.last = Some(failed);
+    }
+
+    /// Tries one mirror once. What others got may be of no use here; then a
+    /// download for this caller alone follows.
+    async fn attempt(&mut self, index: usize) -> Result<Tried, FetchError> {
+        let mirror = &mut self.mirrors[index];
+        mirror.tries += 1;
+        let (shared, order) = (mirror.key, Arc::clone(&mirror.order));
+        let alone = self.inner.downloads.unshared(shared, &order);
+        // Twice each: what is remembered of a moment ago may be gone.
+        for key in [shared, shared, alone, alone] {
+            match self.board(index, key).await {
+                Shared::Mine(tried) => return tried,
+                Shared::Gone => self.inner.downloads.forget(key),
+                Shared::NotForMe if key == shared => {}
+                Shared::NotForMe => break,
+            }
+        }
+        let text = "a download that was shared is of no use to this request";
+        Ok(Tried::Failed(Failed::unavailable(text)))
+    }
+
+    async fn board(&mut self, index: usize, key: Key) -> Shared {
+        let (inner, oldest) = (self.inner, self.request.oldest);
+        let mirror = &mut self.mirrors[index];
+        let (order, seen) = (Arc::clone(&mirror.order), mirror.seen);
+        match inner.downloads.board(inner, key, &order, oldest, seen) {
+            Seat::Lapsed(lapse) => self.mirrors[index].lapsed(lapse),
+            Seat::Landed(landed) => match self.check(&order, landed, true).await {
+                Shared::NotForMe => Shared::Gone,
+                shared => shared,
+            },
+            Seat::Running(running, by_others) => {
+                let ended = tokio::time::timeout_at(self.deadline, running.ended());
+                let Ok(ended) = ended.await else {
+                    return Shared::Mine(Ok(Tried::TimeOver(running.has_begun())));
+                };
+                let joined = by_others.then(|| Joined {
+                    other_caller: running.caller != inner.downloads.caller(&order),
+                    other_checksum: running.order.integrity != order.integrity,
+                });
+                self.settle(index, &order, ended, joined).await
+            }
+        }
+    }
+
+    /// What a download is to this request.
+    async fn settle(
+        &mut self,
+        index: usize,
+        order: &Order,
+        ended: Ended,
+        joined: Option<Joined>,
+    ) -> Shared {
+        self.counts.attempts += ended.spent.requests;
+        if joined.is_none() {
+            self.counts.bytes += ended.spent.bytes;
+        }
+        match (ended.result, joined) {
+            (Ok(landed), None) => Shared::Mine(Ok(Tried::Good(landed, false))),
+            (Ok(landed), Some(by)) => self.check(order, landed, by.other_caller).await,
+            (Err(Stop::Fatal(_)), Some(by)) if by.other_caller => Shared::NotForMe,
+            (Err(Stop::Fatal(error)), _) => Shared::Mine(Err(error)),
+            (Err(Stop::Origin(failed)), Some(by))
+                if by.other_checksum && failed.failure == Failure::Mismatch =>
+            {
+                Shared::NotForMe
+            }
+            (Err(Stop::Origin(failed)), _) => match ended.lapse {
+                Some(lapse) => self.mirrors[index].lapsed(lapse),
+                None => Shared::Mine(Ok(Tried::Failed(failed))),
+            },
+        }
+    }
+
+    /// Whether content another request brought is what this one wants, and in
+    /// this caller's reach.
+    async fn check(&mut self, order: &Order, mut landed: Landed, other_caller: bool) -> Shared {
+        let cache = &self.inner.cache;
+        if other_caller && !landed.not_modified {
+            let there = cache.find_missing(&order.context, &order.scope, [&landed.digest]);
+            match there.await {
+                Ok(missing) if missing.is_empty() => {}
+                Ok(_) => return Shared::NotForMe,
+                Err(error) => return Shared::Mine(Err(error.into())),
+            }
+        }
+        let wanted = order.integrity.as_ref().map_or(&[][..], |i| i.checksums());
+        let fits = |landed: &Landed| landed.computed.iter().any(|c| wanted.contains(c));
+        if wanted.is_empty() || fits(&landed) {
+            return Shared::Mine(Ok(Tried::Good(landed, true)));
+        }
+        match deposit::read_back(cache, order, &landed.digest).await {
+            Ok(Some(computed)) => {
+                landed.computed = computed;
+                Shared::Mine(Ok(Tried::Good(landed, true)))
+            }
+            Ok(None) => Shared::NotForMe,
+            Err(Stop::Origin(failed)) => Shared::Mine(Ok(Tried::Failed(failed))),
+            Err(Stop::Fatal(error)) => Shared::Mine(Err(error)),
+        }
+    }
+
+    fn timed_out(&self, asked: bool) -> Failed {
+        let text = if asked {
+            let time = self.inner.time(self.request);
+            let time = humantime::format_duration(time);
+            format!("no complete answer within {time}")
+        } else {
+            "the time was over before it was this fetch's turn".to_owned()
+        };
+        Failed::new(Failure::TimedOut, text)
+    }
+
+    fn into_error(self) -> FetchError {
+        let mut failures = Failures::new(&self.request.uris);
+        let tried = self.mirrors.into_iter();
+        let tried = tried.filter_map(|mirror| Some((mirror.uri_index, mirror.tries, mirror.last?)));
+        let unusable = self.unusable.into_iter().map(|(i, failed)| (i, 0, failed));
+        let mut all: Vec<_> = tried.chain(unusable).collect();
+        all.sort_by_key(|(uri_index, ..)| *uri_index);
+        for (uri_index, tries, failed) in all {
+            failures.add(uri_index, failed.after(tries));
+        }
+        failures.into_error(self.counts.attempts)
+    }
+}
+
+impl Mirror {
+    /// A failure that may pass, of this request or of another one.
+    fn lapsed(&mut self, lapse: Lapse) -> Shared {
+        self.seen = Some(lapse.at);
+        self.retry_at = lapse.retry_at;
+        Shared::Mine(Ok(Tried::Failed(lapse.failed)))
+    }
+}
