@@ -123,7 +123,7 @@ impl<'a> Download<'a> {
                 continue;
             }
             let got_on = self.arrived() > before;
-            in_vain = if got_on { 1 } else { in_vain + 1 };
+            in_vain = if got_on { 0 } else { in_vain + 1 };
             let resumable = self.partial.is_some() && !self.restarted && failed.is_passing();
             if !resumable || in_vain >= settings.attempts || self.spent.requests >= REQUESTS {
                 return Err(failed.into());

@@ -59,10 +59,15 @@ impl Hashes {
         if computed.iter().any(|checksum| wanted.contains(checksum)) {
             return Ok((digest, computed));
         }
-        let (wanted, got) = (listed(wanted), listed(&computed));
-        let text = format!("checksum mismatch: expected {wanted}, got {got}");
-        Err(Failed::new(Failure::Mismatch, text))
+        Err(mismatch(wanted, &computed))
     }
+}
+
+/// The failure of bytes that have none of the wanted checksums.
+pub(super) fn mismatch(wanted: &[Checksum], computed: &[Checksum]) -> Failed {
+    let (wanted, got) = (listed(wanted), listed(computed));
+    let text = format!("checksum mismatch: expected {wanted}, got {got}");
+    Failed::new(Failure::Mismatch, text)
 }
 
 fn listed(checksums: &[Checksum]) -> String {

@@ -16,11 +16,12 @@ use super::download::{Landed, Order};
 use super::downloads::{Ended, Key, Lapse, Seat};
 use super::failed::{Failed, Failures};
 use super::fetch::{Inner, Job};
+use super::hashes::mismatch;
 use super::receive::Stop;
 use super::rules::headers;
 use super::target::Target;
 use super::{Failure, FetchError, FetchRequest};
-use crate::asset::BAZEL_CANONICAL_ID;
+use crate::asset::{BAZEL_CANONICAL_ID, Checksum};
 
 /// The longest that one request waits in all for origins to recover: beyond it
 /// the client had better hear of it, and when to ask again.
@@ -278,6 +279,10 @@ impl<'a> Mirrors<'a> {
         let fits = |landed: &Landed| landed.computed.iter().any(|c| wanted.contains(c));
         if wanted.is_empty() || fits(&landed) {
             return Shared::Mine(Ok(Tried::Good(landed, true)));
+        }
+        let algorithms: Vec<_> = landed.computed.iter().map(Checksum::algorithm).collect();
+        if wanted.iter().all(|c| algorithms.contains(&c.algorithm())) {
+            return Shared::Mine(Ok(Tried::Failed(mismatch(wanted, &landed.computed))));
         }
         match deposit::read_back(cache, order, &landed.digest).await {
             Ok(Some(computed)) => {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::candidates::{key, key_qualifiers, shown};
+use super::flight::joined;
 use super::{Answer, Missed, Outcome, Query, ResolveError, Shared, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace, Qualifiers, Source, Validators};
 use crate::fetcher::{Fetched, Fetcher};
@@ -49,13 +50,19 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         missed: Missed,
     ) -> Result<Answer, ResolveError> {
         let fetched = self.fetcher.fetch(&context, &query.request).await?;
+        if fetched.joined {
+            joined("download");
+        }
         let qualifiers = self.record(&context, &query, &fetched).await;
         Ok(Answer {
             kind: query.request.kind,
             digest: fetched.digest,
             uri_index: Some(fetched.uri_index),
             qualifiers: shown(qualifiers),
-            outcome: Outcome::Fetched,
+            outcome: match fetched.joined {
+                true => Outcome::Joined,
+                false => Outcome::Fetched,
+            },
             stats: Stats {
                 origin_bytes: fetched.origin_bytes,
                 attempts: fetched.attempts,

@@ -25,10 +25,11 @@ async fn a_404_is_repeated_without_the_origin() {
     }
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("assetgate_negative_hits_total", &[]), 2.0);
-    for requests in 1..3 {
+    for _ in 0..2 {
+        let before = origin.count("/c");
         let answer = client.fetch_blob(fetch_blob(&[origin.url("/c")])).await;
         assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
-        assert_eq!(origin.count("/c"), requests);
+        assert!(origin.count("/c") > before, "what may pass is asked again");
     }
 }
 

@@ -10,7 +10,11 @@ mod mirrors;
 mod origin;
 mod redirects;
 mod resources;
+mod resume;
+mod retries;
 mod secrets;
+mod sharing;
+mod streaming;
 mod tls;
 
 use std::net::IpAddr;

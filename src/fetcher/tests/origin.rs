@@ -52,6 +52,13 @@ impl Drop for Origin {
 impl Origin {
     /// An origin that answers each request with what `script` says to its path.
     pub(super) async fn start(script: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::by_head(move |head| script(path(head))).await
+    }
+
+    /// The same, by the whole head of a request.
+    pub(super) async fn by_head(
+        script: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -93,6 +100,10 @@ impl Origin {
     }
 }
 
+fn path(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap()
+}
+
 async fn serve(
     mut stream: TcpStream,
     heads: &Mutex<Vec<String>>,
@@ -109,9 +120,9 @@ async fn serve(
         }
         let head = String::from_utf8_lossy(&buffer).into_owned();
         buffer.clear();
-        let path = head.split(' ').nth(1).unwrap().to_owned();
-        heads.lock().push(head);
-        for step in script(&path) {
+        let path = path(&head).to_owned();
+        heads.lock().push(head.clone());
+        for step in script(&head) {
             match step {
                 Step::Send(bytes) => {
                     if stream.write_all(&bytes).await.is_err() {
