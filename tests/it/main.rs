@@ -33,6 +33,7 @@ mod qualifiers;
 mod readme;
 mod redirects;
 mod references;
+mod scenarios_uploads;
 mod secrets;
 mod secrets_everywhere;
 mod status;
