@@ -81,12 +81,15 @@ pub(super) async fn is_worth_it(sample: Bytes) -> Result<bool, String> {
 
 type Encoder = zstd::stream::write::Encoder<'static, Vec<u8>>;
 
+/// The encoder, unless that was all, and what came out.
+type Compressed = (Option<Encoder>, Bytes);
+
 /// One upload as a zstd stream: a single frame, as not every cache may know
 /// that there can be several.
 pub(super) struct Compressor {
     /// `None` while it works, and after the last block.
     idle: Option<Encoder>,
-    working: Option<JoinHandle<io::Result<(Option<Encoder>, Bytes)>>>,
+    working: Option<JoinHandle<io::Result<Compressed>>>,
     _permit: OwnedSemaphorePermit,
 }
 
