@@ -12,6 +12,7 @@
               servers end with the test's runtime"
 )]
 
+mod attacks;
 mod bad_input;
 mod cache;
 mod cli;

@@ -164,6 +164,18 @@ async fn scenario_6_one_checksum_does_not_answer_for_another() {
 }
 
 #[tokio::test]
+async fn scenario_6_new_content_under_an_old_url_is_fetched_at_once() {
+    let replies = vec![Reply::ok("one"), Reply::ok("two")];
+    let origin = Origin::new().replies("/a", replies).start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    for content in [b"one", b"two"] {
+        let ask = fetch_blob(&[origin.url("/a")])
+            .qualifier("checksum.sri", &sri(Function::Sha256, content));
+        assert_eq!(hit(client.fetch_blob(ask).await), digest_of(content));
+    }
+}
+
+#[tokio::test]
 async fn scenario_9_a_body_of_another_length_leaves_nothing_behind() {
     let content = noise(5 << 20, 9);
     let cut = content.len() - 1;

@@ -275,7 +275,7 @@ async fn scenario_21_each_caller_goes_on_from_a_shared_503_to_its_own_mirror() {
     for (call, path) in [(leader, "/one"), (follower, "/two")] {
         let answer = call.answer().await;
         assert_eq!(answer.as_ref().unwrap().uri(), rig.origin.url(path));
-        assert_eq!(hit(answer), digest_of(path[1..].as_bytes()));
+        assert_eq!(hit(answer), digest_of(&path.as_bytes()[1..]));
         assert_eq!(rig.origin.count(path), 1);
     }
     assert_eq!(rig.origin.count("/a"), 1);

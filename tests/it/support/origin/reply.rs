@@ -44,7 +44,7 @@ pub struct Reply {
     pub(super) body_gate: Option<(usize, Gate)>,
     pub(super) ranges: bool,
     pub(super) times: usize,
-    pub(super) hangs_up: bool,
+    pub(super) raw: bool,
 }
 
 impl Reply {
@@ -59,7 +59,7 @@ impl Reply {
             body_gate: None,
             ranges: false,
             times: 1,
-            hangs_up: false,
+            raw: false,
         }
     }
 
@@ -83,8 +83,13 @@ impl Reply {
 
     /// Closes the connection in place of an answer.
     pub fn hang_up() -> Self {
-        let mut reply = Self::status(200);
-        reply.hangs_up = true;
+        Self::raw("")
+    }
+
+    /// These bytes, which need be no answer, and then the end.
+    pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
+        let mut reply = Self::ok(bytes);
+        reply.raw = true;
         reply
     }
 

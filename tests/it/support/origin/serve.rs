@@ -138,7 +138,8 @@ async fn answer(
     {
         return Ok(Then::Left);
     }
-    if reply.hangs_up {
+    if reply.raw {
+        stream.write_all(&reply.body).await?;
         return Ok(Then::Close);
     }
     let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
