@@ -9,6 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -16,6 +17,11 @@ use parking_lot::Mutex;
 /// the same ids.
 static NEXT: LazyLock<AtomicU64> =
     LazyLock::new(|| AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().1));
+
+/// How long a call may take in all (`grpc-timeout`); an extension of requests
+/// that say so.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit(pub Duration);
 
 /// What is known of one call.
 #[derive(Debug, Clone)]

@@ -183,14 +183,14 @@ start_cache() {
     buildgrid_no_updates) start_buildgrid no-updates ;;
     bb_storage | bb_storage_*)
       needs "$BB_STORAGE" bb_storage
-      local COMPLETENESS=${COMPLETENESS:-1} AC_WRITES=${AC_WRITES:-1} SHARDS=${SHARDS:-1}
+      local COMPLETENESS=${COMPLETENESS:-1} AC_WRITES=${AC_WRITES:-1} SHARDS=${SHARDS:-1} ZSTD=${ZSTD:-0}
       case $1 in
         bb_storage_unchecked) COMPLETENESS=0 ;;
-        bb_storage_sharded) SHARDS=2 ;;
+        bb_storage_sharded) SHARDS=2 ZSTD=1 ;;
         bb_storage_read_only) AC_WRITES=0 ;;
       esac
       spawn cache env LISTEN="$CACHE_ADDRESS" COMPLETENESS="$COMPLETENESS" AC_WRITES="$AC_WRITES" \
-        SHARDS="$SHARDS" CAS_MIB="${CAS_MIB:-256}" ZSTD="${ZSTD:-0}" \
+        SHARDS="$SHARDS" CAS_MIB="${CAS_MIB:-256}" ZSTD="$ZSTD" \
         "$BB_STORAGE" "$TESTS/peers/buildbarn/storage.jsonnet"
       ;;
     bazel_remote)

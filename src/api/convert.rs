@@ -170,6 +170,7 @@ impl FetchMessage {
                 known: Vec::new(),
             },
             oldest_accepted: oldest,
+            comes_back: true,
         });
         bad.finish(query)
     }

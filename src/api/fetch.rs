@@ -2,6 +2,8 @@
 //!
 //! Not for: decisions. Those are in `resolver` and `status.rs`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
@@ -11,7 +13,7 @@ use super::convert::FetchMessage;
 use super::status::Verdict;
 use super::{note_caller, note_failure};
 use crate::asset::{AssetKind, Qualifiers, Uri};
-use crate::call::Call;
+use crate::call::{Call, TimeLimit};
 use crate::digest::{Digest, DigestFunction};
 use crate::fetcher::Fetcher;
 use crate::proto::asset::fetch_server::Fetch;
@@ -59,11 +61,13 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
         let call = Call::of(request.extensions());
         let caller = Caller::of(request.metadata());
         let context = self.identity.context(request.metadata());
+        let limit = request.extensions().get().copied();
         let message = FetchMessage::from(request.into_inner());
         let uris = message.uris();
         note_caller(&call, &caller, kind, uris.first());
         let query = message.to_query(kind);
-        let query = query.map_err(|invalid| super::refuse(&call, &invalid))?;
+        let mut query = query.map_err(|invalid| super::refuse(&call, &invalid))?;
+        query.comes_back = comes_back(query.request.timeout, limit);
         let function = query.request.scope.function;
         match self.fetch(&context, query).await {
             Ok(answer) => Ok(success(&call, &uris, function, answer)),
@@ -84,6 +88,17 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
     async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, Verdict> {
         let answer = self.resolver.fetch(context, query).await;
         answer.map_err(|error| Verdict::from(&error))
+    }
+}
+
+/// A client whose call has all the time that it gives the fetch has no reason
+/// to call again (T3); one that runs out of time before, or that names no time,
+/// has (T2).
+fn comes_back(fetch: Option<Duration>, call: Option<TimeLimit>) -> bool {
+    match (fetch, call) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(fetch), Some(TimeLimit(call))) => fetch > call,
     }
 }
 

@@ -81,6 +81,7 @@ pub const KEYS: &[Key] = &[
     one("upstream.authority", "--upstream-authority", "", "the :authority of calls to the cache"),
     one("upstream.credential", "--upstream-credential", "", "file of `name: value` lines that asset calls show to the cache in place of the caller's metadata"),
     one("upstream.max_connections", "--upstream-max-connections", "128", "connections to the cache that clients own one by one, over all threads; each thread has at least one"),
+    one("upstream.zstd", "", "auto", "auto: large uploads to a cache that announces zstd are compressed if that makes them smaller; off: never"),
     one("embedded.dir", "--data-dir", CACHE_DIRECTORY, "where the embedded cache lives"),
     one("embedded.max_size", "--max-size", "10GiB", "what the embedded cache may occupy"),
     one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; all mirrors together"),

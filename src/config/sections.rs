@@ -18,6 +18,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         allow_anonymous: r.one("allow_anonymous", v::truth),
         threads: r.one("threads", v::count),
         upstream_connections: r.one("upstream.max_connections", v::upstream_connections),
+        upstream_zstd: r.one("upstream.zstd", v::automatic),
         listen: listen(r),
         admin: r.one("admin.address", v::admin_address),
         upstream: upstream(r),

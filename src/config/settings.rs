@@ -28,6 +28,8 @@ pub struct Config {
     /// Every thread gets the same part and at least one: with more threads
     /// than this, there are as many as threads.
     pub upstream_connections: usize,
+    /// Whether uploads are compressed where a cache announces zstd.
+    pub upstream_zstd: bool,
     /// The gRPC listener.
     pub listen: Listen,
     /// The admin listener; `None` is off.

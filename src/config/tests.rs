@@ -67,6 +67,7 @@ fn without_sources_everything_has_its_default() {
     assert_eq!(config.embedded.max_size, 10 << 30);
     assert_eq!(config.fetch.timeout, Duration::from_secs(600));
     assert_eq!(config.upstream_connections, 128);
+    assert!(config.upstream_zstd);
     assert_eq!(config.fetch.max_size, 16 << 30);
     assert!(config.fetch.allow_cidr.is_empty() && config.fetch.deny_cidr.is_empty());
     assert_eq!(config.errors.grpc_clients, ["please"]);

@@ -210,6 +210,15 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
     found.ok_or_else(|| format!("`{text}` is none of {}", names.join(", ")))
 }
 
+/// Whether something that is decided case by case may happen at all.
+pub(super) fn automatic(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("`{text}` is none of `auto`, `off`")),
+    }
+}
+
 pub(super) fn error_channel(text: &str) -> Result<ErrorChannel, String> {
     match text {
         "auto" => Ok(ErrorChannel::Auto),

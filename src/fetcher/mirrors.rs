@@ -216,8 +216,9 @@ impl<'a> Mirrors<'a> {
         let (order, seen) = (Arc::clone(&mirror.order), mirror.seen);
         match inner.downloads.board(inner, key, &order, oldest, seen) {
             Seat::Lapsed(lapse) => self.mirrors[index].lapsed(lapse),
+            // Other bytes than are wanted are no news of what the origin has now.
             Seat::Landed(landed) => match self.check(&order, landed, true).await {
-                Shared::NotForMe => Shared::Gone,
+                Shared::NotForMe | Shared::Mine(Ok(Tried::Failed(_))) => Shared::Gone,
                 shared => shared,
             },
             Seat::Running(running, by_others) => {

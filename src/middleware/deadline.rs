@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{Native, answer};
+use crate::call::TimeLimit;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
@@ -49,11 +50,17 @@ impl<S: Native> Service<Request<Body>> for DeadlineService<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match timeout(request.headers()) {
             Ok(None) => Timing::Unlimited(self.inner.call(request)),
             Ok(Some(timeout)) => {
+                if timeout.is_zero() {
+                    // It was over before it came: nothing is begun for it.
+                    let status = answer::deadline_exceeded(timeout);
+                    return Timing::Refused(Some(answer::response(status)));
+                }
                 let deadline = Instant::now() + timeout;
+                request.extensions_mut().insert(TimeLimit(timeout));
                 let answer = self.inner.call(request);
                 Timing::Limited(Box::pin(limited(answer, timeout, deadline)))
             }
@@ -83,7 +90,7 @@ pub enum Timing<F> {
     Unlimited(#[pin] F),
     /// The call has one.
     Limited(BoxFuture<'static, Result<Response<Body>, Infallible>>),
-    /// The call says something about a deadline that makes no sense.
+    /// The call has no time at all, or says of it what makes no sense.
     Refused(Option<Response<Body>>),
 }
 

@@ -3,8 +3,9 @@
 //!
 //! A flight is detached: it goes on when its caller leaves, as the caller's
 //! deadline is often shorter than a fetch takes, and whoever asks for the same
-//! then joins it (conformance T2, T5, N4; T3 would allow to drop it, which
-//! would let a download that is longer than a client's patience never end).
+//! then joins it (conformance T2, T5, N4). Only if none of those who left would
+//! have had to come back, as their calls had all the time they gave the fetch,
+//! does it end with the last of them (T3).
 //! Only the same caller joins: credentials towards origins and cache are part
 //! of what has to be the same (`key.rs`).
 //! Bounds: `table.rs` has how many flights there are, how many of them without
@@ -74,6 +75,7 @@ impl Flights {
     pub(super) async fn fly(
         &self,
         wanted: Wanted,
+        comes_back: bool,
         now: SystemTime,
         task: impl Future<Output = Landing> + Send + 'static,
     ) -> Landing {
@@ -82,7 +84,7 @@ impl Flights {
             Seat::Joined(id, outcome) => {
                 joined("running");
                 drop(task);
-                let answer = self.wait(id, outcome).await?;
+                let answer = self.wait(id, comes_back, outcome).await?;
                 Ok(Answer {
                     outcome: Outcome::Joined,
                     ..answer
@@ -97,7 +99,7 @@ impl Flights {
                 let flight = flying.run(task).in_current_span();
                 // Without the handle it is detached.
                 drop(self.drain.spawn_on(flight, &self.runtime));
-                self.wait(id, outcome).await
+                self.wait(id, comes_back, outcome).await
             }
             Seat::None => self.attached(task).await?,
         }
@@ -113,8 +115,17 @@ impl Flights {
         self.table.lock().forget(wanted);
     }
 
-    async fn wait(&self, id: u64, mut outcome: watch::Receiver<table::Outcome>) -> Landing {
-        let _waiting = Waiting { flights: self, id };
+    async fn wait(
+        &self,
+        id: u64,
+        comes_back: bool,
+        mut outcome: watch::Receiver<table::Outcome>,
+    ) -> Landing {
+        let _waiting = Waiting {
+            flights: self,
+            id,
+            comes_back,
+        };
         match outcome.wait_for(Option::is_some).await {
             Ok(landing) => landing.clone().unwrap_or(Err(ResolveError::Stopped)),
             // The runtime is gone.
@@ -181,12 +192,14 @@ impl Drop for Flying {
 struct Waiting<'a> {
     flights: &'a Flights,
     id: u64,
+    comes_back: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let cap = self.flights.cap();
-        self.flights.table.lock().leave(self.id, cap);
+        let mut table = self.flights.table.lock();
+        table.leave(self.id, self.comes_back, cap);
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Query {
     pub request: FetchRequest,
     /// `oldest_content_accepted`. In the future it means: not from cache.
     pub oldest_accepted: Option<SystemTime>,
+    /// Whether a caller who leaves may come back for the answer, so that the
+    /// fetch goes on meanwhile.
+    pub comes_back: bool,
 }
 
 /// A push.

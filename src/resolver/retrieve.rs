@@ -35,6 +35,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         if let Some(answer) = self.remembered(context, &query, wanted).await? {
             return Ok(answer);
         }
+        let comes_back = query.comes_back;
         let about = shared.fingerprints.asked_for(&query);
         let flight = Flight {
             query,
@@ -45,7 +46,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let task = Arc::clone(shared).fly_once(context.clone(), flight);
         shared
             .flights
-            .fly(wanted, shared.settings.clock.now(), task)
+            .fly(wanted, comes_back, shared.settings.clock.now(), task)
             .await
     }
 

@@ -41,6 +41,7 @@ pub(super) fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
     Query {
         request,
         oldest_accepted: None,
+        comes_back: true,
     }
 }
 

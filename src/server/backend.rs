@@ -34,8 +34,8 @@ pub(super) struct Backend {
 
 #[derive(Clone)]
 enum Cache {
-    /// One that others run.
-    Remote(Box<PoolSettings>),
+    /// One that others run, and whether uploads to it may be compressed.
+    Remote(Box<PoolSettings>, bool),
     /// Ours.
     Embedded(Embedded),
 }
@@ -56,6 +56,7 @@ impl Backend {
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let transport = config.upstream.clone().unwrap_or_default();
         let soft_cap = part(config.upstream_connections, config.threads);
+        let zstd = config.upstream_zstd;
         let connect = |endpoints| pool_settings(&transport, endpoints, soft_cap);
         let routes = config.routes.iter().map(|route| {
             let settings = connect(vec![route.url.clone()])?;
@@ -63,14 +64,14 @@ impl Backend {
         });
         let routes = routes.collect::<anyhow::Result<_>>()?;
         let cache = match &config.upstream {
-            Some(upstream) => Cache::Remote(Box::new(connect(upstream.urls.clone())?)),
+            Some(upstream) => Cache::Remote(Box::new(connect(upstream.urls.clone())?), zstd),
             None => Cache::Embedded(embedded(config)?),
         };
         let references = match &config.references.upstream {
             None => None,
             Some(ReferencesUpstream::Embedded) => Some(Cache::Embedded(embedded(config)?)),
             Some(ReferencesUpstream::Url(url)) => {
-                Some(Cache::Remote(Box::new(connect(vec![url.clone()])?)))
+                Some(Cache::Remote(Box::new(connect(vec![url.clone()])?), zstd))
             }
         };
         let credential = transport.credential.map(ServiceCredential::from_file);
@@ -103,7 +104,7 @@ impl Backend {
     /// How the connections to a remote cache are.
     pub(super) fn board(&self) -> Option<&Board> {
         match &self.cache {
-            Cache::Remote(settings) => Some(&settings.board),
+            Cache::Remote(settings, _) => Some(&settings.board),
             Cache::Embedded(_) => None,
         }
     }
@@ -120,7 +121,7 @@ impl Backend {
             .into_iter()
             .flatten()
             .filter_map(|cache| match cache {
-                Cache::Remote(settings) => settings.tls.clone(),
+                Cache::Remote(settings, _) => settings.tls.clone(),
                 Cache::Embedded(_) => None,
             });
         let routes = self
@@ -134,11 +135,12 @@ impl Backend {
 impl Cache {
     fn near(&self) -> Near {
         match self {
-            Cache::Remote(settings) => {
+            Cache::Remote(settings, zstd) => {
                 let pool = Pool::new((**settings).clone());
                 let upstream = pool.clone().into_upstream();
+                let cache = upstream::Cache::new(upstream.clone());
                 Near {
-                    cache: upstream::Cache::new(upstream.clone()),
+                    cache: if *zstd { cache } else { cache.without_zstd() },
                     upstream,
                     target: Target::Pool(pool),
                 }
@@ -151,7 +153,9 @@ impl Cache {
                 );
                 let upstream = Upstream::new(calls);
                 let entries = embedded.clone();
+                // There is no network that it would be worth it for.
                 let cache = upstream::Cache::new(upstream.clone())
+                    .without_zstd()
                     .with_entries_at_hand(move |scope, key| entries.entry_at_hand(scope, key));
                 Near {
                     cache,
@@ -226,7 +230,7 @@ mod tests {
             ..Default::default()
         });
         let backend = Backend::open(&config).unwrap();
-        let Cache::Remote(settings) = &backend.cache else {
+        let Cache::Remote(settings, true) = &backend.cache else {
             panic!()
         };
         assert_eq!((settings.soft_cap, settings.hard_cap), (5, 13));

@@ -56,7 +56,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),
     ("assetgate_fetches_unattended", Gauge, Unit::Count, "Fetches under way for callers who left and may ask again."),
     ("assetgate_fetches_joined_total", Counter, Unit::Count, "Fetches answered by an earlier identical one, by whether that was running or is remembered."),
-    ("assetgate_fetches_abandoned_total", Counter, Unit::Count, "Fetches ended because nobody waited for them and too many were so, or at a stop."),
+    ("assetgate_fetches_abandoned_total", Counter, Unit::Count, "Fetches ended because nobody waited for them, and nobody would come back, too many were so, or at a stop."),
     ("assetgate_negative_hits_total", Counter, Unit::Count, "Fetches answered with what the origin said a few seconds ago: that there is no such content."),
     ("assetgate_spool_bytes", Gauge, Unit::Bytes, "Bytes that downloads hold in memory and temporary files."),
     ("assetgate_connections", Gauge, Unit::Count, "Client connections open."),

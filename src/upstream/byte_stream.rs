@@ -5,20 +5,19 @@
 //! Called by: `cas.rs` beside it; `fetcher` (uploads as they arrive).
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, stream};
 use tokio::sync::oneshot;
 
 use super::channel::{Channel, MAX_MESSAGE};
-use super::{Cache, CallContext, Error};
+use super::outgoing::{Names, Progress, Upload};
+use super::{Cache, CallContext, Compressor, Error};
 use crate::digest::{Digest, Scope};
+use crate::proto::bytestream::ReadRequest;
 use crate::proto::bytestream::byte_stream_client::ByteStreamClient;
-use crate::proto::bytestream::{ReadRequest, WriteRequest};
 
 const READ: &str = "ByteStream.Read";
 const WRITE: &str = "ByteStream.Write";
@@ -28,16 +27,14 @@ const WRITE: &str = "ByteStream.Write";
 /// cache may verify all of it.
 const STALL: Duration = Duration::from_secs(120);
 
-/// Most data in one message of a write.
-const MAX_CHUNK: usize = 128 << 10;
-
 /// Memory set aside for a blob before any of it has arrived: sizes are claims.
 const MAX_RESERVED: usize = 1 << 20;
 
 impl Cache {
-    /// Streams a blob into the CAS. A cache that has it already may say so
-    /// before the content is read to its end. The last bytes are sent only
-    /// after `content` has ended without an error, so that a source which
+    /// Streams a blob into the CAS, compressed if the cache announces zstd and
+    /// the beginning shows that it is worth it. A cache that has it already may
+    /// say so before the content is read to its end. The last bytes are sent
+    /// only after `content` has ended without an error, so that a source which
     /// verifies what it yields can still call the upload off.
     pub async fn write_stream<S>(
         &self,
@@ -54,16 +51,8 @@ impl Cache {
         }
         let (failed, failure) = oneshot::channel();
         let progress = Arc::<Progress>::default();
-        let upload = Upload {
-            content: Box::pin(content),
-            name: write_name(scope, digest),
-            size: digest.size(),
-            taken: 0,
-            sent: 0,
-            buffered: Bytes::new(),
-            progress: Arc::clone(&progress),
-            failed,
-        };
+        let names = self.names(context, scope, digest).await?;
+        let upload = Upload::new(content, digest.size(), names, Arc::clone(&progress), failed);
         let messages = stream::unfold(Some(upload), Upload::step);
         let mut client = self.byte_stream();
         let call = client.write(context.request(messages));
@@ -73,12 +62,59 @@ impl Cache {
             biased;
             Ok(error) = failure => return Err(Error::Source(error)),
             answer = call => answer,
-            () = progress.ends() => return Err(stalled(WRITE)),
+            () = progress.ends(STALL) => return Err(stalled(WRITE)),
         };
-        match answer {
-            Ok(answer) => committed(digest, answer.into_inner().committed_size),
+        let compressed = progress.compressed();
+        let done = match answer {
+            Ok(answer) => committed(digest, compressed, answer.into_inner().committed_size),
             Err(status) if status.code() == tonic::Code::AlreadyExists => Ok(()),
             Err(status) => Err(Error::from_status(WRITE, status)),
+        };
+        if let Err(error) = &done
+            && compressed.is_some()
+        {
+            self.doubt_zstd(error);
+        }
+        done
+    }
+
+    /// What the blob can be written as.
+    async fn names(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        digest: &Digest,
+    ) -> Result<Names, Error> {
+        let mut names = Names {
+            plain: write_name(scope, digest, "blobs"),
+            zstd: None,
+        };
+        if self.compression.is_thinkable(digest.size()) {
+            let limits = self.limits(context, &scope.instance).await?;
+            if limits.compressors.contains(&Compressor::Zstd) {
+                let zstd = || write_name(scope, digest, "compressed-blobs/zstd");
+                names.zstd = self.compression.admit().map(|permit| (zstd(), permit));
+            }
+        }
+        Ok(names)
+    }
+
+    /// A cache that refuses what it announces, or the server in front of it
+    /// that knows no such name, gets no more of it: the source of the upload
+    /// that failed is used up, but the next try succeeds.
+    fn doubt_zstd(&self, error: &Error) {
+        use tonic::Code::{InvalidArgument, NotFound, Unimplemented};
+        let refused = matches!(error, Error::Malformed { .. })
+            || matches!(
+                error.code(),
+                Some(InvalidArgument | NotFound | Unimplemented)
+            );
+        if refused {
+            self.compression.rest();
+            tracing::warn!(
+                "the cache announces zstd and refused an upload in it: {error}; uploads are \
+                 plain for ten minutes; see upstream.zstd"
+            );
         }
     }
 
@@ -176,119 +212,31 @@ fn absent_or<T>(status: tonic::Status) -> Result<Option<T>, Error> {
     }
 }
 
-fn committed(digest: &Digest, committed_size: i64) -> Result<(), Error> {
-    if committed_size == digest.size_i64() {
+/// Checks what a write says it wrote: the blob's size, or if it was compressed
+/// what was sent; then -1 says that the blob was there.
+fn committed(digest: &Digest, compressed: Option<i64>, size: i64) -> Result<(), Error> {
+    let right = match compressed {
+        None => size == digest.size_i64(),
+        Some(sent) => size == sent || size == -1,
+    };
+    if right {
         return Ok(());
     }
-    Err(Error::Malformed {
-        method: WRITE,
-        reason: format!("it committed {committed_size} bytes of {digest}"),
-    })
+    let reason = match compressed {
+        None => format!("it committed {size} bytes of {digest}"),
+        Some(sent) => format!("it committed {size} of the {sent} bytes {digest} is compressed"),
+    };
+    let method = WRITE;
+    Err(Error::Malformed { method, reason })
 }
 
-fn write_name(scope: &Scope, digest: &Digest) -> String {
+fn write_name(scope: &Scope, digest: &Digest, form: &str) -> String {
     format!(
-        "{}uploads/{}/blobs/{}",
+        "{}uploads/{}/{form}/{}",
         scope.instance.prefix(),
         uuid::Uuid::new_v4(),
         digest.resource_name(scope.function),
     )
-}
-
-/// How a write gets on.
-#[derive(Default)]
-struct Progress {
-    /// Messages asked for or made.
-    steps: AtomicUsize,
-    /// Whether it is the source that is waited for: that has limits of its own.
-    at_source: AtomicBool,
-}
-
-impl Progress {
-    fn step(&self, at_source: bool) {
-        self.steps.fetch_add(1, Relaxed);
-        self.at_source.store(at_source, Relaxed);
-    }
-
-    /// Waits until the cache neither asked for a message nor answered for long.
-    async fn ends(&self) {
-        const LOOKS: u32 = 4;
-        let (mut before, mut idle) = (usize::MAX, 0);
-        while idle < LOOKS {
-            tokio::time::sleep(STALL / LOOKS).await;
-            let steps = self.steps.load(Relaxed);
-            let moved = steps != before || self.at_source.load(Relaxed);
-            idle = if moved { 0 } else { idle + 1 };
-            before = steps;
-        }
-    }
-}
-
-struct Upload {
-    content: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-    name: String,
-    size: u64,
-    /// Bytes taken from the source.
-    taken: u64,
-    /// Bytes put into messages.
-    sent: u64,
-    buffered: Bytes,
-    progress: Arc<Progress>,
-    failed: oneshot::Sender<String>,
-}
-
-impl Upload {
-    /// The next message, and what remains to be done after it.
-    async fn step(this: Option<Self>) -> Option<(WriteRequest, Option<Self>)> {
-        let mut this = this?;
-        this.progress.step(true);
-        if this.buffered.is_empty()
-            && let Err(error) = this.refill().await
-        {
-            let _ = this.failed.send(error);
-            // The call is about to be dropped: never end it in good order.
-            return std::future::pending().await;
-        }
-        this.progress.step(false);
-        let data = this.buffered.split_to(this.buffered.len().min(MAX_CHUNK));
-        let write_offset = i64::try_from(this.sent).unwrap_or(i64::MAX);
-        this.sent += data.len() as u64;
-        let finish_write = this.sent == this.size;
-        let message = WriteRequest {
-            resource_name: std::mem::take(&mut this.name),
-            write_offset,
-            finish_write,
-            data,
-        };
-        Some((message, (!finish_write).then_some(this)))
-    }
-
-    /// Takes the next bytes; with the last ones, makes sure that they are.
-    async fn refill(&mut self) -> Result<(), String> {
-        while self.buffered.is_empty() {
-            match self.content.next().await {
-                Some(Ok(bytes)) => self.buffered = bytes,
-                Some(Err(error)) => return Err(error.to_string()),
-                None => {
-                    let (taken, size) = (self.taken, self.size);
-                    return Err(format!("it ended after {taken} of {size} bytes"));
-                }
-            }
-        }
-        self.taken += self.buffered.len() as u64;
-        if self.taken < self.size {
-            return Ok(());
-        }
-        let mut excess = self.taken > self.size;
-        while !excess {
-            match self.content.next().await {
-                Some(Ok(bytes)) => excess = !bytes.is_empty(),
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Ok(()),
-            }
-        }
-        Err(format!("it is longer than {} bytes", self.size))
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Upstream, channel::Channel, limits::Known};
+use super::{Upstream, channel::Channel, compress::Compression, limits::Known};
 use crate::digest::{Digest, Scope};
 use crate::proto::rev2;
 
@@ -22,6 +22,7 @@ pub struct Cache {
     pub(super) channel: Channel,
     pub(super) known: Arc<Known>,
     pub(super) at_hand: Option<Arc<AtHand>>,
+    pub(super) compression: Arc<Compression>,
 }
 
 impl Cache {
@@ -32,7 +33,16 @@ impl Cache {
             channel: Channel::new(upstream),
             known: Arc::default(),
             at_hand: None,
+            compression: Arc::new(Compression::new(true)),
         }
+    }
+
+    /// The same, to which nothing is sent compressed although it announces
+    /// that it could be.
+    #[must_use]
+    pub fn without_zstd(mut self) -> Self {
+        self.compression = Arc::new(Compression::new(false));
+        self
     }
 
     /// The same, of a cache in this process that may have entries in memory:

@@ -83,6 +83,14 @@ pub(crate) struct State {
     pub(crate) functions: Vec<i32>,
     pub(crate) serve_corrupt: bool,
     pub(crate) early_success: bool,
+    /// Announces zstd for ByteStream.
+    pub(crate) zstd: bool,
+    /// Announces it, and refuses it.
+    pub(crate) refuse_zstd: bool,
+    /// Answers a compressed write with this size.
+    pub(crate) commit: Option<i64>,
+    /// Names of writes, and the data sent for each.
+    pub(crate) writes: Vec<(String, Vec<u8>)>,
     pub(crate) break_reads: bool,
     /// Bytes in one message of a read; 0 for 64 KiB.
     pub(crate) read_chunk: usize,
@@ -398,6 +406,7 @@ impl rev2::capabilities_server::Capabilities for Double {
             cache_capabilities: Some(rev2::CacheCapabilities {
                 digest_functions: state.functions.clone(),
                 max_batch_total_size_bytes: state.max_batch,
+                supported_compressors: if state.zstd { vec![0, 1] } else { vec![0] },
                 ..Default::default()
             }),
             ..Default::default()
@@ -453,27 +462,42 @@ impl bytestream::byte_stream_server::ByteStream for Double {
         while let Some(message) = messages.message().await? {
             if !message.resource_name.is_empty() {
                 name = message.resource_name;
+                self.set(|s| s.writes.push((name.clone(), Vec::new())));
             }
+            let zstd = name.contains("/compressed-blobs/zstd/");
             if self.set(|s| s.early_success) {
                 let size = name.rsplit('/').next().and_then(|s| s.parse().ok());
-                let committed_size = size.unwrap_or(-2);
+                let committed_size = if zstd { -1 } else { size.unwrap_or(-2) };
                 return Ok(Response::new(bytestream::WriteResponse { committed_size }));
             }
+            if zstd && self.set(|s| s.refuse_zstd) {
+                return Err(Status::unimplemented("no such resource"));
+            }
+            assert!(!finished);
             assert_eq!(message.write_offset, i64::try_from(data.len()).unwrap());
             data.extend_from_slice(&message.data);
+            self.set(|s| s.writes.last_mut().unwrap().1.clone_from(&data));
             finished = message.finish_write;
         }
         let committed_size = i64::try_from(data.len()).unwrap();
+        let (form, data) = match name.contains("/compressed-blobs/zstd/") {
+            true => (
+                "compressed-blobs/zstd",
+                zstd::decode_all(&data[..]).unwrap(),
+            ),
+            false => ("blobs", data),
+        };
         let digest = sha256(&data);
         if !finished
             || !name.starts_with("uploads/")
-            || !name.ends_with(&format!("/blobs/{digest}"))
+            || !name.ends_with(&format!("/{form}/{digest}"))
         {
             return Err(Status::invalid_argument(format!(
                 "{name}, finished: {finished}"
             )));
         }
         self.put(data);
+        let committed_size = self.set(|s| s.commit).unwrap_or(committed_size);
         Ok(Response::new(bytestream::WriteResponse { committed_size }))
     }
 

@@ -12,6 +12,7 @@
               servers end with the test's runtime"
 )]
 
+mod attacks;
 mod bad_input;
 mod cache;
 mod cli;
@@ -33,6 +34,11 @@ mod qualifiers;
 mod readme;
 mod redirects;
 mod references;
+mod scenarios_content;
+mod scenarios_mirrors;
+mod scenarios_qualifiers;
+mod scenarios_sharing;
+mod scenarios_uploads;
 mod secrets;
 mod secrets_everywhere;
 mod status;

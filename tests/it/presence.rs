@@ -73,7 +73,7 @@ async fn h2_a_pushed_blob_that_was_evicted_is_a_miss() {
 }
 
 #[tokio::test]
-async fn h2_a_fetched_blob_that_was_evicted_is_fetched_again() {
+async fn h2_scenario_12_a_fetched_blob_that_was_evicted_is_fetched_again() {
     let origin = Origin::new().file("/a", "content").start().await;
     for checks in [true, false] {
         let cache = Upstream::start();
@@ -96,7 +96,7 @@ async fn h2_a_fetched_blob_that_was_evicted_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn h3_bodies_of_every_size_and_framing() {
+async fn h3_scenario_4_bodies_of_every_size_and_framing() {
     let large = noise(24 << 20, 1);
     let middle = noise(3_000_001, 2);
     let origin = Origin::new()

@@ -1,6 +1,8 @@
 //! Q1 to Q7, L2 and L7: which qualifiers are understood, which are labels, and
 //! which are credentials.
 
+use base64::Engine as _;
+
 use crate::support::answer::says;
 use crate::support::{
     Answer as _, Code, Function, Origin, Proxy, Qualified as _, Reply, Upstream, digest_of,
@@ -16,7 +18,7 @@ fn unsupported(names: &[&str]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn q1_each_unsupported_qualifier_is_a_field_violation() {
+async fn q1_scenario_27_each_unsupported_qualifier_is_a_field_violation() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let both = [("foo", "1"), ("bar", "2"), ("bazel.canonical_id", "x")];
@@ -110,7 +112,7 @@ async fn q7_names_differ_by_case() {
 }
 
 #[tokio::test]
-async fn l2_any_matching_hash_satisfies() {
+async fn l2_scenario_7_any_matching_hash_satisfies() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let good = |f| sri(f, b"content");
@@ -127,6 +129,8 @@ async fn l2_any_matching_hash_satisfies() {
         format!("{sha256}\n{bad}"),
         format!("{bad}\t{}", good(Function::Sha512)),
         format!("sha999-AAAA {sha256}"),
+        format!("{sha256} sha999-AAAA"),
+        format!("{bad} {bad}\t\n {sha256}"),
         format!("{sha256}?option=x"),
         sha256.trim_end_matches('=').to_owned(),
     ];
@@ -141,6 +145,9 @@ async fn l2_any_matching_hash_satisfies() {
             "{value}"
         );
     }
+    let neither = format!("{bad} {} sha999-AAAA", sri(Function::Sha512, b"another"));
+    let fetch = fetch_blob(&[origin.url("/a")]).qualifier("checksum.sri", &neither);
+    inline(client.fetch_blob(fetch).await, Code::Aborted);
 }
 
 #[tokio::test]
@@ -191,10 +198,13 @@ async fn l2_what_was_fetched_with_one_checksum_is_not_served_for_another() {
 }
 
 #[tokio::test]
-async fn l2_a_malformed_value_is_invalid_and_asks_no_origin() {
+async fn l2_scenario_8_a_malformed_value_is_invalid_and_asks_no_origin() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let sha256 = sri(Function::Sha256, b"content");
+    let base64 = |raw: &[u8]| base64::engine::general_purpose::STANDARD.encode(raw);
+    let (short, long) = (base64(&[7; 31]), base64(&[7; 33]));
+    let (short, long) = (format!("sha256-{short}"), format!("sha256-{long}"));
     for bad in [
         "",
         "   ",
@@ -203,6 +213,10 @@ async fn l2_a_malformed_value_is_invalid_and_asks_no_origin() {
         "sha256-!!!!",
         "sha256-AAAA",
         "sha999-AAAA",
+        "-AAAA",
+        "notahash",
+        &short,
+        &long,
         &format!("{sha256} sha256-AAAA"),
     ] {
         let fetch = fetch_blob(&[origin.url("/a")]).qualifier("checksum.sri", bad);
@@ -252,7 +266,7 @@ async fn l7_headers_reach_the_origin_they_are_meant_for() {
 }
 
 #[tokio::test]
-async fn l7_the_old_json_form_works() {
+async fn l7_scenario_26_the_old_json_form_works() {
     let origin = Origin::new()
         .file("/a", "one")
         .file("/b", "two")
@@ -324,7 +338,7 @@ async fn l7_a_part_is_never_taken_for_the_whole() {
 }
 
 #[tokio::test]
-async fn l7_a_header_for_no_url_of_the_request_is_invalid() {
+async fn l7_scenario_25_a_header_for_no_url_of_the_request_is_invalid() {
     let (_proxy, client) = Proxy::new().connected().await;
     for bad in [
         "http_header_url:1:X",

@@ -15,7 +15,7 @@ fn chain(hops: usize) -> Origin {
 }
 
 #[tokio::test]
-async fn u4_redirects_are_followed_up_to_a_limit() {
+async fn u4_scenario_18_redirects_are_followed_up_to_a_limit() {
     let (_proxy, client) = Proxy::new().connected().await;
     let origin = chain(10).start().await;
     let uri = origin.url("/0");

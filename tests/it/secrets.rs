@@ -70,7 +70,7 @@ fn pinned(request: FetchBlobRequest, content: &[u8]) -> FetchBlobRequest {
 }
 
 #[tokio::test]
-async fn l7_secrets_of_fetches_that_succeed() {
+async fn l7_scenario_29_secrets_of_fetches_that_succeed() {
     let origin = Origin::new()
         .file("/a", "content")
         .file("/b", "content")
@@ -120,7 +120,7 @@ fn failing(origin: &Serving) -> Vec<FetchBlobRequest> {
 }
 
 #[tokio::test]
-async fn l7_secrets_of_fetches_that_fail() {
+async fn l7_scenario_29_secrets_of_fetches_that_fail() {
     let away = format!("http://10.0.0.1/?token={}", marked("redirect"));
     let cut = Reply::ok("content").declaring(70);
     let origin = Origin::new()

@@ -60,7 +60,7 @@ async fn v02_a_push_without_uris_is_invalid_before_its_digest_is_looked_at() {
 }
 
 #[tokio::test]
-async fn v03_a_qualifier_name_stands_once() {
+async fn v03_scenario_27_a_qualifier_name_stands_once() {
     let (_proxy, client) = Proxy::new().connected().await;
     let digest = client.upload(b"blob").await;
     for second in ["same", "other"] {
@@ -197,7 +197,7 @@ async fn v08_the_default_digest_function_is_sha256_and_the_answer_says_so() {
 }
 
 #[tokio::test]
-async fn v09_any_announced_function_works_whatever_the_checksum_uses() {
+async fn v09_scenario_2_any_announced_function_works_whatever_the_checksum_uses() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let functions = [

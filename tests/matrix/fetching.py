@@ -103,6 +103,18 @@ def h3(m):
         m.same(f"{size} bytes, {how}", digest_of(data), digest_of(m.cache.read(digest_of(data))))
 
 
+@case("11", FETCH, "text, with and without a length, however the cache wants it sent")
+def s11(m):
+    for how in "files", "chunked":
+        url, seed = m.file(20, how)
+        data = b"".join(b"%s line %d\n" % (seed.hex().encode(), n * 7919) for n in range(90_000))
+        with open(f"{m.files}/{url.rsplit('/', 1)[1]}", "wb") as f:
+            f.write(data)
+        # The second one: with the embedded cache it has the first as its upstream.
+        m.ok(m.b.blob([url], pinned(data)), digest_of(data))
+        m.same(f"text, {how}", digest_of(data), digest_of(m.cache.read(digest_of(data))))
+
+
 @case("H4", FETCH, "pinned content answers when its origin is gone")
 def h4(m):
     data = m.data(400)

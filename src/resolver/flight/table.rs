@@ -36,6 +36,8 @@ struct Flight {
     key: FlightKey,
     started: SystemTime,
     waiting: usize,
+    /// Whether somebody who left may come back.
+    missed: bool,
     stop: CancellationToken,
     outcome: watch::Receiver<Outcome>,
 }
@@ -103,6 +105,7 @@ impl Table {
             key,
             started: now,
             waiting: 1,
+            missed: false,
             stop: stop.clone(),
             outcome: outcome.clone(),
         };
@@ -127,15 +130,29 @@ impl Table {
         young.then_some(*id)
     }
 
-    /// One waiter less. At most `cap` flights stay without any.
-    pub(super) fn leave(&mut self, id: u64, cap: usize) {
+    /// One waiter less, who may come back or not. At most `cap` flights stay
+    /// without any.
+    pub(super) fn leave(&mut self, id: u64, comes_back: bool, cap: usize) {
         let Some(flight) = self.flights.get_mut(&id) else {
             return;
         };
         flight.waiting = flight.waiting.saturating_sub(1);
-        if flight.waiting == 0 {
+        flight.missed |= comes_back;
+        if flight.waiting > 0 {
+            return;
+        }
+        if flight.missed {
             self.unattended.push_back(id);
             self.trim(cap);
+        } else {
+            self.abandon(id);
+        }
+    }
+
+    fn abandon(&mut self, id: u64) {
+        metrics::counter!("assetgate_fetches_abandoned_total").increment(1);
+        if let Some(flight) = self.remove(id) {
+            flight.stop.cancel();
         }
     }
 
@@ -145,10 +162,7 @@ impl Table {
         while self.unattended.len() > cap
             && let Some(id) = self.unattended.pop_front()
         {
-            metrics::counter!("assetgate_fetches_abandoned_total").increment(1);
-            if let Some(flight) = self.remove(id) {
-                flight.stop.cancel();
-            }
+            self.abandon(id);
         }
         self.gauge();
     }

@@ -272,6 +272,36 @@ async fn t2_a_flight_ends_well_although_its_caller_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn t3_a_flight_ends_with_the_last_caller_if_none_would_come_back() {
+    let (world, resolver) = slow(HOUR);
+    let flights = &resolver.inner.shared.flights;
+    let ended = || world.fetcher.dropped.load(Ordering::SeqCst);
+    let once = Query {
+        comes_back: false,
+        ..query(&[URL], None)
+    };
+    let again = query(&[URL], None);
+    let short = Duration::from_secs(1);
+    // The first to leave is not the last.
+    let (stays, _) = tokio::join!(timeout(short * 3, fetch(&resolver, &once)), async {
+        assert!(timeout(short, fetch(&resolver, &once)).await.is_err());
+        assert_eq!((world.fetcher.count(), ended()), (1, 0));
+    });
+    assert!(stays.is_err());
+    tokio::time::sleep(short).await;
+    assert_eq!(ended(), 1);
+    assert_eq!(flights.table.lock().sizes(), (0, 0, 0, 0));
+    // One who may come back left before the last.
+    let (stays, _) = tokio::join!(timeout(short * 3, fetch(&resolver, &once)), async {
+        assert!(timeout(short, fetch(&resolver, &again)).await.is_err());
+    });
+    assert!(stays.is_err());
+    tokio::time::sleep(short).await;
+    assert_eq!((world.fetcher.count(), ended()), (2, 1));
+    assert_eq!(flights.table.lock().sizes(), (1, 1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_oldest_flights_without_a_caller_are_ended() {
     let (world, resolver) = slow(HOUR);
     let names: Vec<String> = (0..=UNATTENDED).map(|i| format!("{URL}{i}")).collect();

@@ -659,6 +659,7 @@ fn query_of(fetch: &Fetch, now: u64) -> Query {
             known: Vec::new(),
         },
         oldest_accepted: oldest(fetch, now).map(at),
+        comes_back: true,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod poll;
 pub mod proxy;
 pub mod raw;
 pub mod request;
+pub mod together;
 pub mod upstream;
 
 pub use answer::{Answer, hit, inline, refused, violations};
@@ -28,6 +29,7 @@ pub use raw::{RawCall, RawClient, RawUpstream};
 pub use request::{
     Fetching, Pushing, Qualified, fetch_blob, fetch_directory, push_blob, push_directory,
 };
+pub use together::Pending;
 pub use upstream::Upstream;
 
 pub use assetgate::proto::rev2::digest_function::Value as Function;

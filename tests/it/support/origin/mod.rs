@@ -97,6 +97,7 @@ impl Origin {
         let script = Arc::new(Script {
             replies: Mutex::new(self.replies),
             seen: Mutex::new(Vec::new()),
+            left: Mutex::new(Vec::new()),
         });
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let task = tokio::spawn(serve(listener, script.clone(), self.tls));
@@ -141,6 +142,12 @@ impl Serving {
     /// How many requests there were for a path.
     pub fn count(&self, path: &str) -> usize {
         self.seen_at(path).len()
+    }
+
+    /// How many clients left before they were answered at a path.
+    pub fn left(&self, path: &str) -> usize {
+        let left = self.script.left.lock().unwrap();
+        left.iter().filter(|seen| seen.path() == path).count()
     }
 
     /// How many requests there were.

@@ -43,6 +43,8 @@ pub struct Reply {
     pub(super) head_gate: Option<Gate>,
     pub(super) body_gate: Option<(usize, Gate)>,
     pub(super) ranges: bool,
+    pub(super) times: usize,
+    pub(super) raw: bool,
 }
 
 impl Reply {
@@ -56,6 +58,8 @@ impl Reply {
             head_gate: None,
             body_gate: None,
             ranges: false,
+            times: 1,
+            raw: false,
         }
     }
 
@@ -75,6 +79,18 @@ impl Reply {
     /// Never answers.
     pub fn silence() -> Self {
         Self::status(200).gated(&Gate::new())
+    }
+
+    /// Closes the connection in place of an answer.
+    pub fn hang_up() -> Self {
+        Self::raw("")
+    }
+
+    /// These bytes, which need be no answer, and then the end.
+    pub fn raw(bytes: impl AsRef<[u8]>) -> Self {
+        let mut reply = Self::ok(bytes);
+        reply.raw = true;
+        reply
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -115,6 +131,12 @@ impl Reply {
     /// Stops after this much of the body until the gate opens.
     pub fn gated_after(mut self, bytes: usize, gate: &Gate) -> Self {
         self.body_gate = Some((bytes, gate.clone()));
+        self
+    }
+
+    /// The body so many times over.
+    pub fn times(mut self, times: usize) -> Self {
+        self.times = times;
         self
     }
 

@@ -5,18 +5,22 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::Seen;
-use super::reply::{Framing, Reply};
+use super::reply::{Framing, Gate, Reply};
 
 /// Shared by the connections.
 pub(super) struct Script {
     pub(super) replies: Mutex<HashMap<String, Vec<Reply>>>,
     pub(super) seen: Mutex<Vec<Seen>>,
+    /// Requests whose client left while their answer was held back.
+    pub(super) left: Mutex<Vec<Seen>>,
 }
 
 impl Script {
@@ -58,8 +62,10 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, script: &Script) 
         if reply.ranges {
             apply_range(&mut reply, seen.header("range"));
         }
-        if !answer(&mut stream, &reply).await? {
-            break;
+        match answer(&mut stream, &reply).await? {
+            Then::More => {}
+            Then::Close => break,
+            Then::Left => script.left.lock().unwrap().push(seen),
         }
     }
     stream.shutdown().await
@@ -102,17 +108,49 @@ fn apply_range(reply: &mut Reply, range: Option<&str>) {
     reply.headers.push(("Content-Range".into(), value));
 }
 
-/// Writes an answer; says whether the connection stays open.
-async fn answer(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Result<bool> {
-    if let Some(gate) = &reply.head_gate {
-        gate.opened().await;
+/// What becomes of a connection.
+enum Then {
+    More,
+    Close,
+    /// The client ended it while it waited.
+    Left,
+}
+
+/// Waits for the gate, or until the client leaves; says whether it stayed.
+async fn opened(stream: &mut (impl AsyncBufRead + Unpin), gate: &Gate) -> bool {
+    tokio::select! {
+        () = gate.opened() => true,
+        end = stream.fill_buf() => {
+            // Nobody sends anything before the answer to this.
+            assert!(end.is_err() || end.is_ok_and(<[u8]>::is_empty));
+            false
+        }
+    }
+}
+
+/// Writes an answer.
+async fn answer(
+    stream: &mut (impl AsyncBufRead + AsyncWrite + Unpin),
+    reply: &Reply,
+) -> io::Result<Then> {
+    if let Some(gate) = &reply.head_gate
+        && !opened(stream, gate).await
+    {
+        return Ok(Then::Left);
+    }
+    if reply.raw {
+        stream.write_all(&reply.body).await?;
+        return Ok(Then::Close);
     }
     let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&match reply.framing {
-        Framing::Length => format!("Content-Length: {}\r\n\r\n", reply.body.len()),
+        Framing::Length => {
+            let length = reply.body.len() * reply.times;
+            format!("Content-Length: {length}\r\n\r\n")
+        }
         Framing::Declared(length) => format!("Content-Length: {length}\r\n\r\n"),
         Framing::Chunked => "Transfer-Encoding: chunked\r\n\r\n".into(),
         Framing::UntilClose => "Connection: close\r\n\r\n".into(),
@@ -122,19 +160,26 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Re
     if let Some((bytes, gate)) = &reply.body_gate {
         write_body(stream, reply, body.split_to(*bytes)).await?;
         stream.flush().await?;
-        gate.opened().await;
+        if !opened(stream, gate).await {
+            return Ok(Then::Left);
+        }
     }
     if let Some(cut) = reply.cut {
         write_body(stream, reply, body.slice(..cut)).await?;
         stream.flush().await?;
-        return Ok(false);
+        return Ok(Then::Close);
     }
-    write_body(stream, reply, body).await?;
+    for _ in 0..reply.times {
+        write_body(stream, reply, body.clone()).await?;
+    }
     if matches!(reply.framing, Framing::Chunked) {
         stream.write_all(b"0\r\n\r\n").await?;
     }
     stream.flush().await?;
-    Ok(matches!(reply.framing, Framing::Length | Framing::Chunked))
+    Ok(match reply.framing {
+        Framing::Length | Framing::Chunked => Then::More,
+        Framing::Declared(_) | Framing::UntilClose => Then::Close,
+    })
 }
 
 async fn write_body(

@@ -1,4 +1,5 @@
-//! The cache's ByteStream: whole reads with offset and limit, plain writes.
+//! The cache's ByteStream: whole reads with offset and limit, writes plain or
+//! in zstd.
 
 use std::pin::Pin;
 
@@ -8,7 +9,7 @@ use assetgate::proto::bytestream::{
     WriteResponse,
 };
 use assetgate::proto::rev2::Digest;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -50,24 +51,38 @@ impl ByteStream for State {
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
         let mut stream = request.into_inner();
-        let mut name = None;
+        let mut name = String::new();
         let mut content = BytesMut::new();
+        let mut finished = false;
         while let Some(message) = stream.message().await? {
-            if name.is_none() {
-                name = Some(parse(&message.resource_name)?);
+            if name.is_empty() {
+                name = message.resource_name;
+                let (instance, _) = parse(&name)?;
+                self.check_instance(&instance)?;
             }
             if message.write_offset != content.len() as i64 {
                 return Err(Status::invalid_argument("the offset is not where it was"));
             }
             content.extend_from_slice(&message.data);
-            if message.finish_write {
+            finished = message.finish_write;
+            if finished {
                 break;
             }
         }
-        let (instance, digest) = name.ok_or_else(|| Status::invalid_argument("no message"))?;
-        self.check_instance(&instance)?;
+        let (instance, digest) = parse(&name)?;
+        if !finished {
+            return Err(Status::invalid_argument("the write was not finished"));
+        }
         let committed_size = content.len() as i64;
-        self.store(&instance, &digest, Bytes::from(content))?;
+        let content = match name.contains("/compressed-blobs/zstd/") {
+            false => content.freeze(),
+            true if !self.switches.lock().zstd => {
+                return Err(Status::invalid_argument("this cache has no zstd"));
+            }
+            true => zstd::decode_all(&content[..])?.into(),
+        };
+        self.store(&instance, &digest, content)?;
+        self.writes.lock().push((name, committed_size as usize));
         Ok(Response::new(WriteResponse { committed_size }))
     }
 
@@ -79,10 +94,12 @@ impl ByteStream for State {
     }
 }
 
-/// Instance and digest of `[instance/][uploads/UUID/]blobs/[function/]HASH/SIZE`.
+/// Instance and digest of `[instance/][uploads/UUID/]blobs/[function/]HASH/SIZE`,
+/// or of the same with `compressed-blobs/zstd`.
 fn parse(name: &str) -> Result<(String, Digest), Status> {
     let bad = || Status::invalid_argument(format!("not a resource name: {name}"));
-    let segments: Vec<&str> = name.split('/').collect();
+    let plain = name.replacen("compressed-blobs/zstd/", "blobs/", 1);
+    let segments: Vec<&str> = plain.split('/').collect();
     let blobs = segments
         .iter()
         .position(|s| *s == "blobs")

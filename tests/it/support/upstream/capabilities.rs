@@ -3,6 +3,7 @@
 use assetgate::proto::rev2::capabilities_server::Capabilities;
 use assetgate::proto::rev2::{
     ActionCacheUpdateCapabilities, CacheCapabilities, GetCapabilitiesRequest, ServerCapabilities,
+    compressor,
 };
 use tonic::{Request, Response, Status};
 
@@ -23,6 +24,13 @@ impl Capabilities for State {
                     update_enabled: true,
                 }),
                 max_batch_total_size_bytes: switches.batch_limit,
+                supported_compressors: match switches.zstd {
+                    true => vec![
+                        compressor::Value::Identity as i32,
+                        compressor::Value::Zstd as i32,
+                    ],
+                    false => Vec::new(),
+                },
                 ..Default::default()
             }),
             ..Default::default()

@@ -97,6 +97,16 @@ impl Upstream {
         self.switch(|s| s.batch_limit = bytes);
     }
 
+    /// Announces zstd for ByteStream.
+    pub fn announce_zstd(&self) {
+        self.switch(|s| s.zstd = true);
+    }
+
+    /// The name of each finished write, and how many bytes were sent.
+    pub fn writes(&self) -> Vec<(String, usize)> {
+        self.state.writes.lock().clone()
+    }
+
     /// Knows only these instances; others get `code`.
     pub fn only_instances(&self, names: &[&str], code: Code) {
         let names = names.iter().map(ToString::to_string).collect();

@@ -80,6 +80,7 @@ pub(super) struct Switches {
     pub(super) completeness: bool,
     pub(super) record: bool,
     pub(super) batch_limit: i64,
+    pub(super) zstd: bool,
     pub(super) instances: Option<(Vec<String>, Code)>,
     pub(super) token: Option<(String, Code)>,
     pub(super) failures: HashMap<String, Status>,
@@ -94,6 +95,7 @@ impl Default for Switches {
             completeness: true,
             record: false,
             batch_limit: 0,
+            zstd: false,
             instances: None,
             token: None,
             failures: HashMap::new(),
@@ -108,6 +110,8 @@ pub(super) struct State {
     pub(super) blobs: Mutex<BTreeMap<Key, Bytes>>,
     pub(super) action_results: Mutex<BTreeMap<Key, rev2::ActionResult>>,
     pub(super) calls: Mutex<Vec<Call>>,
+    /// Names of finished writes, and bytes received.
+    pub(super) writes: Mutex<Vec<(String, usize)>>,
     pub(super) switches: Mutex<Switches>,
 }
 
