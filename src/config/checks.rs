@@ -136,7 +136,9 @@ impl Check<'_> {
         let credential = fetch.proxy_credential.as_deref().map(read_proxy_credential);
         if let Some(Err(error)) = credential {
             let place = self.layers.place(&["fetch.proxy_credential"]);
-            let text = format!("`fetch.proxy_credential`: {error}");
+            let text = format!(
+                "`fetch.proxy_credential` is the path of a file with the credential: {error}"
+            );
             self.problems.add(place, text);
         }
     }

@@ -16,7 +16,6 @@ use super::target::Target;
 use crate::asset::{SecretValue, Validators, is_selecting_header};
 
 pub(super) const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
-
 /// An HTTP client for origins.
 pub(super) struct Client {
     exchange: Exchange,

@@ -8,6 +8,7 @@
 //! Called by: `connector`, `exchange`; `config` reads the values.
 
 use std::fmt;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -133,22 +134,26 @@ impl FromStr for NoProxy {
 }
 
 /// Reads `user:password` from a file, as the value of `Proxy-Authorization`.
-/// No error holds anything of it.
+/// No error holds anything of it, nor the path: some will write the credential
+/// itself in its place.
 pub fn read_proxy_credential(path: &Path) -> Result<HeaderValue, String> {
-    let shown = path.display();
-    let meta = std::fs::metadata(path).map_err(|e| format!("{shown} cannot be read: {e}"))?;
-    if meta.len() > MAX_CREDENTIAL {
-        return Err(format!("{shown} is larger than {MAX_CREDENTIAL} bytes"));
+    let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
+    let form = || "the file does not hold one line `user:password`".to_owned();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    let some = file.take(MAX_CREDENTIAL + 1).read_to_string(&mut text);
+    some.map_err(unreadable)?;
+    if text.len() as u64 > MAX_CREDENTIAL {
+        return Err(format!("the file is larger than {MAX_CREDENTIAL} bytes"));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{shown} cannot be read: {e}"))?;
     let text = SecretString::from(text);
     let pair = text.expose_secret().trim_end_matches(['\r', '\n']);
     let user = pair.split_once(':').map_or("", |(user, _)| user);
     if user.is_empty() || pair.chars().any(char::is_control) {
-        return Err(format!("{shown} does not hold one line `user:password`"));
+        return Err(form());
     }
     let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)));
-    let mut value = value.map_err(|_| format!("{shown} does not hold one line `user:password`"))?;
+    let mut value = value.map_err(|_| form())?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -287,6 +292,7 @@ mod tests {
             let error = read(bad).unwrap_err();
             assert!(!error.contains("S3CRET"), "{error}");
         }
-        assert!(read_proxy_credential(Path::new("/nonexistent/file")).is_err());
+        let error = read_proxy_credential(Path::new("user:S3CRET")).unwrap_err();
+        assert!(!error.contains("S3CRET"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
+use super::client::USER_AGENT;
 use super::stream::BoxIo;
 
 /// Largest response head that is read.
@@ -46,6 +47,8 @@ pub(super) async fn tunnel(
     *request.uri_mut() = uri.map_err(|_| broken("the URL has no valid host"))?;
     let host = HeaderValue::from_str(to).map_err(|_| broken("the URL has no valid host"))?;
     request.headers_mut().insert(header::HOST, host);
+    let agent = HeaderValue::from_static(USER_AGENT);
+    request.headers_mut().insert(header::USER_AGENT, agent);
     if let Some(value) = authorization {
         let headers = request.headers_mut();
         headers.insert(header::PROXY_AUTHORIZATION, value.clone());
