@@ -104,7 +104,10 @@ impl Exchange {
             let headers = request.headers_mut();
             headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
-        let (place, slot) = self.hosts.enter(host, standing).await?;
+        // Another port is another server, with limits of its own.
+        let port = target.url.port_or_known_default().unwrap_or_default();
+        let server = format!("{host}:{port}");
+        let (place, slot) = self.hosts.enter(&server, standing).await?;
         let mut resends = 0;
         let (response, connection) = loop {
             match self.send_once(request.clone()).await {
@@ -122,7 +125,7 @@ impl Exchange {
         if status == StatusCode::TOO_MANY_REQUESTS
             && let Some(pause) = retry_after(response.headers(), SystemTime::now())
         {
-            self.hosts.pause(host, Instant::now() + pause);
+            self.hosts.pause(&server, Instant::now() + pause);
         }
         let response = response.map(|incoming| Body {
             incoming,

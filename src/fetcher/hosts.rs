@@ -1,5 +1,5 @@
 //! Whose turn it is: how many requests go to one host at a time, how fast,
-//! and none while it asked to be left alone.
+//! and none while it asked to be left alone. A host is a name and a port here.
 //!
 //! A request first passes its host's gate, in order of arrival, and takes one
 //! of the slots for all downloads only then: were it the other way round, the

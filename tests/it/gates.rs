@@ -217,7 +217,10 @@ async fn a_429_with_retry_after_pauses_its_host() {
     let status = refused(answer, Code::ResourceExhausted);
     says(
         status.message(),
-        &["127.0.0.1 answered 429 Too Many Requests before"],
+        &[&format!(
+            "{} answered 429 Too Many Requests before",
+            origin.address()
+        )],
     );
     assert_eq!(origin.count("/a"), 0);
     let fetch = fetch_blob(&[other.url("/a")]);
