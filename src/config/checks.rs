@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
 use super::settings::{Config, ReferencesUpstream};
+use crate::fetcher::read_proxy_credential;
 use crate::store::MacKeys;
 use crate::upstream::{Credential, Endpoint};
 
@@ -129,6 +130,16 @@ impl Check<'_> {
                 place,
                 format!("`fetch.spool_dir`: {shown} is not a directory"),
             );
+        }
+        self.needs("fetch.proxy_credential", "fetch.proxy", "");
+        self.needs("fetch.no_proxy", "fetch.proxy", "");
+        let credential = fetch.proxy_credential.as_deref().map(read_proxy_credential);
+        if let Some(Err(error)) = credential {
+            let place = self.layers.place(&["fetch.proxy_credential"]);
+            let text = format!(
+                "`fetch.proxy_credential` is the path of a file with the credential: {error}"
+            );
+            self.problems.add(place, text);
         }
     }
 

@@ -71,7 +71,7 @@ mod tests {
     fn finds_typing_mistakes_wrong_sections_and_nothing_in_noise() {
         assert_eq!(nearest("listen.adress"), Some("listen.address"));
         assert_eq!(nearest("upstreams.url"), Some("upstream.url"));
-        assert_eq!(nearest("max_connections"), Some("listen.max_connections"));
+        assert_eq!(nearest("subset_max"), Some("references.subset_max"));
         assert_eq!(nearest("tls.client_ca"), Some("listen.tls.client_ca"));
         // Keys without a section, written below one.
         assert_eq!(nearest("fetch.errors"), Some("errors"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::digest::InstanceName;
+use crate::fetcher::{NoProxy, ProxyAddress, Rate};
 use crate::net::ListenAddr;
 use crate::resolver::{InstanceRule, UriPrefix};
 use crate::store::Condition;
@@ -127,7 +128,9 @@ pub struct Fetch {
     pub max_timeout: Duration,
     /// For one connection to an origin.
     pub connect_timeout: Duration,
-    /// Longest silence of an origin.
+    /// From a request to the head of its response.
+    pub first_byte_timeout: Duration,
+    /// Longest silence of an origin within its response.
     pub stall_timeout: Duration,
     /// Requests for one URL that fail in passing before it is given up.
     pub attempts: u32,
@@ -141,8 +144,20 @@ pub struct Fetch {
     pub deny_cidr: Vec<IpNet>,
     /// Roots for origins, besides the system's.
     pub ca: Option<PathBuf>,
+    /// The proxy to reach origins through.
+    pub proxy: Option<ProxyAddress>,
+    /// File with its `user:password`.
+    pub proxy_credential: Option<PathBuf>,
+    /// Origins reached without it.
+    pub no_proxy: Vec<NoProxy>,
     /// Downloads at a time; more wait.
     pub max_concurrent: usize,
+    /// Of these, from one host.
+    pub max_per_host: usize,
+    /// Requests to one host in a time; `None` is no limit.
+    pub rate_per_host: Option<Rate>,
+    /// Connections to origins, idle ones included.
+    pub max_connections: usize,
     /// Bytes of memory all downloads together may hold; at least 1 MiB.
     pub memory: u64,
     /// Where large downloads wait for their digest.

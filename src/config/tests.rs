@@ -371,6 +371,33 @@ fn tls_options_without_an_upstream_are_refused() {
 }
 
 #[test]
+fn proxy_settings_must_agree_and_their_secrets_are_not_repeated() {
+    let (_dir, sources) = from_file(
+        "[fetch]\nproxy = \"http://user:S3CRET@proxy.example\"\nno_proxy = [\".ok.example\", \"h:80\"]\nrate_per_host = \"fast\"\n",
+    );
+    let text = problems(&sources).join("\n");
+    assert!(!text.contains("S3CRET"), "{text}");
+    for part in [
+        "`fetch.proxy`: must not hold user and password",
+        "`fetch.no_proxy`: `h:80` is not a host",
+        "`fetch.rate_per_host`: `fast` is not a rate",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (_dir, sources) =
+        from_file("[fetch]\nproxy_credential = \"user:S3CRET\"\nno_proxy = [\"*\"]\n");
+    let text = problems(&sources).join("\n");
+    assert!(!text.contains("S3CRET"), "{text}");
+    for part in [
+        "`fetch.proxy_credential` needs `fetch.proxy`",
+        "`fetch.no_proxy` needs `fetch.proxy`",
+        "`fetch.proxy_credential` is the path of a file with the credential: the file cannot be read",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
 fn fetch_settings_must_agree() {
     let (_dir, sources) = from_file(
         "[fetch]\ntimeout = \"2h\"\nmemory = \"1KiB\"\nspool_dir = \"/no/such\"\nspool_size = \"1KiB\"\n",

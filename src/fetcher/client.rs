@@ -3,34 +3,22 @@
 //! Not for: what comes after the response head (`receive`).
 //! Called by: `fetch`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as Pool;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::ExposeSecret;
 
 use super::Failure;
-use super::connector::Connector;
+use super::exchange::{Body, Exchange};
 use super::failed::Failed;
+use super::hosts::{Slot, Standing};
 use super::target::Target;
 use crate::asset::{SecretValue, Validators, is_selecting_header};
 
-const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
-/// Windows of an HTTP/2 origin: enough for a fast path over a long distance,
-/// little enough that a hundred downloads stay small.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
-const H2_CONNECTION_WINDOW: u32 = 2 << 20;
-/// Most of a response that hyper holds beside the body part it gives out.
-const H1_BUFFER: usize = 128 << 10;
-
+pub(super) const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
 /// An HTTP client for origins.
 pub(super) struct Client {
-    pool: Pool<Connector, Empty<Bytes>>,
-    head_timeout: Duration,
+    exchange: Exchange,
     max_redirects: u32,
 }
 
@@ -46,39 +34,32 @@ pub(super) struct Ask {
 
 /// A response head with the body to come, at the end of all redirects.
 pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Body>,
     /// The last URL, redacted, if it is not the first.
     pub(super) redirected_to: Option<String>,
+    /// To be kept until the content is stored.
+    pub(super) slot: Slot,
 }
 
 impl Client {
-    /// `head_timeout` is for connection, request and response head of one hop.
-    pub(super) fn new(connector: Connector, head_timeout: Duration, max_redirects: u32) -> Self {
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(15))
-            .pool_max_idle_per_host(8)
-            .http1_max_buf_size(H1_BUFFER)
-            .http2_initial_stream_window_size(H2_STREAM_WINDOW)
-            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .build(connector);
+    pub(super) fn new(exchange: Exchange, max_redirects: u32) -> Self {
         Self {
-            pool,
-            head_timeout,
+            exchange,
             max_redirects,
         }
     }
 
     /// GETs `target` and follows redirects. The client's headers go with the
     /// request as long as it stays at the origin they were meant for; after
-    /// that only those that select a representation do.
+    /// that only those that select a representation do. `standing` tells what
+    /// it waits for while it is not its turn.
     pub(super) async fn get(
         &self,
         mut target: Target,
         headers: &[(HeaderName, SecretValue)],
         ask: &Ask,
         pinned: bool,
+        standing: &Standing,
     ) -> Result<Answer, Failed> {
         let mut own_origin = true;
         let mut seen = vec![target.url.clone()];
@@ -90,11 +71,13 @@ impl Client {
             };
             let mut request = request(&target, headers, own_origin).map_err(at)?;
             ask.write(request.headers_mut());
-            let response = self.send(request).await.map_err(at)?;
+            let sent = self.exchange.send(request, &target, standing).await;
+            let (response, slot) = sent.map_err(at)?;
             if !is_redirect(response.status()) {
                 return Ok(Answer {
                     response,
                     redirected_to,
+                    slot,
                 });
             }
             let unusable = |text: &str| at(Failed::new(Failure::Unusable, text));
@@ -112,17 +95,6 @@ impl Client {
             seen.push(next.url.clone());
             redirected_to = Some(next.redacted());
             target = next;
-        }
-    }
-
-    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failed> {
-        match tokio::time::timeout(self.head_timeout, self.pool.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Failed::request(&error)),
-            Err(_) => {
-                let text = format!("no answer within {:?}", self.head_timeout);
-                Err(Failed::unavailable(text))
-            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The only way out to origins: resolves, vets every address, dials exactly a
-//! vetted one, speaks TLS.
+//! vetted one, speaks TLS. Behind a proxy it dials that: then addresses in
+//! URLs are vetted, and names are the proxy's to resolve and to judge.
 //!
 //! As it sits below the connection pool, a redirect, a rebinding name and an
 //! IP literal all pass through it; a pooled connection was vetted when it was
-//! dialled. Company proxies will be dialled from here too.
+//! dialled.
 //! Not for: URLs, headers and redirects (`client`).
-//! Called by: the HTTP client in `client`.
+//! Called by: the HTTP client in `exchange`.
 
 use std::future::Future;
 use std::io;
@@ -17,16 +18,23 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::Uri;
+use http::{StatusCode, Uri};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::connections::{Connections, Place};
 use super::policy::AddressPolicy;
-use super::stream::Stream;
+use super::proxy::Proxy;
+use super::stream::{BoxIo, Stream};
+use super::tunnel::{TunnelError, tunnel};
 
 /// Head start of one address before the next is tried beside it (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of one host dialled at the same time: a name may have any number.
+const ABREAST: usize = 4;
 
 /// Why there is no connection. Texts hold hosts and addresses, nothing else.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +54,24 @@ pub(super) enum ConnectError {
     Connect(String, String),
     #[error("TLS with {0} failed: {1}")]
     Tls(String, String),
-    #[error("no connection to {0} within {1:?}")]
+    #[error("no connection to {0} within {1:?} (fetch.connect_timeout)")]
     TimedOut(String, Duration),
+    #[error(
+        "no connection to {0} within {1:?} (fetch.connect_timeout), as {2} others are open and in use (fetch.max_connections)"
+    )]
+    Crowded(String, Duration, usize),
+    /// The proxy cannot be reached, or does not speak as a proxy does.
+    #[error("the proxy {0} cannot be used (fetch.proxy): {1}")]
+    Proxy(String, String),
+    /// 407
+    #[error("{0}")]
+    ProxyCredential(String),
+    #[error("the proxy {proxy} refused to connect to {host}: {status}")]
+    ProxyRefused {
+        proxy: String,
+        host: String,
+        status: StatusCode,
+    },
     #[error("the URL has no host")]
     NoHost,
 }
@@ -86,28 +110,21 @@ impl Resolver {
 
 /// A tower service from URI to connection.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Shared>);
+pub(super) struct Connector(Arc<Way>);
 
-struct Shared {
-    policy: AddressPolicy,
-    tls: TlsConnector,
-    resolver: Resolver,
-    timeout: Duration,
+/// How origins are reached.
+pub(super) struct Way {
+    pub(super) policy: AddressPolicy,
+    pub(super) tls: TlsConnector,
+    pub(super) resolver: Resolver,
+    pub(super) timeout: Duration,
+    pub(super) connections: Arc<Connections>,
+    pub(super) proxy: Option<Arc<Proxy>>,
 }
 
 impl Connector {
-    pub(super) fn new(
-        policy: AddressPolicy,
-        tls: rustls::ClientConfig,
-        resolver: Resolver,
-        timeout: Duration,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            policy,
-            tls: TlsConnector::from(Arc::new(tls)),
-            resolver,
-            timeout,
-        }))
+    pub(super) fn new(way: Way) -> Self {
+        Self(Arc::new(way))
     }
 }
 
@@ -121,35 +138,104 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let shared = Arc::clone(&self.0);
+        let way = Arc::clone(&self.0);
         Box::pin(async move {
-            let host = uri.host().ok_or(ConnectError::NoHost)?.to_owned();
-            let connection = tokio::time::timeout(shared.timeout, shared.connect(&uri, &host));
-            connection
-                .await
-                .unwrap_or_else(|_| Err(ConnectError::TimedOut(host, shared.timeout)))
+            let host = uri.host().ok_or(ConnectError::NoHost)?;
+            let deadline = Instant::now() + way.timeout;
+            let connection = timeout_at(deadline, way.connect(&uri, host, deadline)).await;
+            connection.unwrap_or_else(|_| {
+                let proxy = way.proxy_for(host).map(|proxy| proxy.address.to_string());
+                let through = proxy.map(|proxy| format!(" through the proxy {proxy}"));
+                let host = format!("{host}{}", through.unwrap_or_default());
+                Err(ConnectError::TimedOut(host, way.timeout))
+            })
         })
     }
 }
 
-impl Shared {
-    async fn connect(&self, uri: &Uri, host: &str) -> Result<Stream, ConnectError> {
-        let tls = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let addresses = self.vetted(host, port).await?;
-        let tcp = dial(&addresses)
-            .await
-            .map_err(|error| ConnectError::Connect(host.to_owned(), error.to_string()))?;
-        if !tls {
-            return Ok(Stream::plain(tcp));
+impl Way {
+    async fn connect(
+        &self,
+        uri: &Uri,
+        host: &str,
+        deadline: Instant,
+    ) -> Result<Stream, ConnectError> {
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let (io, place, proxied) = match self.proxy_for(host) {
+            None => {
+                let addresses = self.vetted(host, port).await?;
+                let place = self.place(host, deadline).await?;
+                let failed = |e: io::Error| ConnectError::Connect(host.to_owned(), e.to_string());
+                (dial(&addresses).await.map_err(failed)?, place, false)
+            }
+            Some(proxy) => {
+                self.vet_literal(host)?;
+                let place = self.place(host, deadline).await?;
+                let io = self.dial_proxy(proxy).await?;
+                if https {
+                    (through(proxy, io, host, port).await?, place, true)
+                } else {
+                    (io, place, true)
+                }
+            }
+        };
+        if !https {
+            return Ok(Stream::plain(io, proxied, place));
         }
-        let failed = |error: String| ConnectError::Tls(host.to_owned(), error);
-        let name =
-            ServerName::try_from(bare(host).to_owned()).map_err(|e| failed(e.to_string()))?;
-        let connection = self.tls.connect(name, tcp).await;
-        connection
-            .map(Stream::tls)
-            .map_err(|e| failed(e.to_string()))
+        let tls = handshake(&self.tls, bare(host), io).await;
+        tls.map(|tls| Stream::tls(tls, place))
+            .map_err(|error| ConnectError::Tls(host.to_owned(), error))
+    }
+
+    fn proxy_for(&self, host: &str) -> Option<&Proxy> {
+        self.proxy.as_deref().filter(|proxy| proxy.takes(host))
+    }
+
+    async fn place(&self, host: &str, deadline: Instant) -> Result<Place, ConnectError> {
+        let place = timeout_at(deadline, self.connections.place()).await;
+        let crowded = || {
+            let total = self.connections.total();
+            ConnectError::Crowded(host.to_owned(), self.timeout, total)
+        };
+        place.ok().flatten().ok_or_else(crowded)
+    }
+
+    async fn dial_proxy(&self, proxy: &Proxy) -> Result<BoxIo, ConnectError> {
+        let failed = |e: String| ConnectError::Proxy(proxy.address.to_string(), e);
+        let (host, port) = (proxy.address.host.as_str(), proxy.address.port);
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => {
+                let found = self.resolver.addresses(host, port).await;
+                alternating(found.map_err(|e| failed(e.to_string()))?)
+            }
+        };
+        let io = dial(&addresses).await.map_err(|e| failed(e.to_string()))?;
+        if !proxy.address.tls {
+            return Ok(io);
+        }
+        let tls = handshake(&proxy.tls, host, io).await;
+        tls.map(|tls| Box::new(tls) as BoxIo).map_err(failed)
+    }
+
+    /// Judges the address in a URL that a proxy will dial. `localhost` is one.
+    fn vet_literal(&self, host: &str) -> Result<(), ConnectError> {
+        let name = bare(host).trim_end_matches('.').to_ascii_lowercase();
+        let local = name == "localhost" || name.ends_with(".localhost");
+        let address = if local {
+            Some(IpAddr::from([127, 0, 0, 1]))
+        } else {
+            name.parse().ok()
+        };
+        match address.and_then(|a| Some((a, self.policy.refusal(a)?))) {
+            None => Ok(()),
+            Some((address, reason)) => Err(ConnectError::Disallowed {
+                host: host.to_owned(),
+                address,
+                reason,
+            }),
+        }
     }
 
     /// The addresses of `host` that may be dialled; at least one.
@@ -182,6 +268,32 @@ impl Shared {
     }
 }
 
+async fn handshake(
+    connector: &TlsConnector,
+    host: &str,
+    io: BoxIo,
+) -> Result<TlsStream<BoxIo>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+    connector.connect(name, io).await.map_err(|e| e.to_string())
+}
+
+/// A connection to an origin, over one to the proxy.
+async fn through(proxy: &Proxy, io: BoxIo, host: &str, port: u16) -> Result<BoxIo, ConnectError> {
+    let to = format!("{host}:{port}");
+    let tunnel = tunnel(io, &to, proxy.authorization.as_ref()).await;
+    tunnel.map_err(|error| match error {
+        TunnelError::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
+            ConnectError::ProxyCredential(proxy.refused_us())
+        }
+        TunnelError::Status(status) => ConnectError::ProxyRefused {
+            proxy: proxy.address.to_string(),
+            host: to,
+            status,
+        },
+        TunnelError::Broken(why) => ConnectError::Proxy(proxy.address.to_string(), why),
+    })
+}
+
 /// A host without the brackets of an IPv6 literal.
 fn bare(host: &str) -> &str {
     host.strip_prefix('[')
@@ -207,7 +319,7 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Dials until one answers, each after a failure or the head start of the one
 /// before. The losers are dropped.
-async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn dial(addresses: &[SocketAddr]) -> io::Result<BoxIo> {
     let mut waiting = addresses.iter();
     let mut running = FuturesUnordered::new();
     let mut last = io::Error::other("no address");
@@ -216,14 +328,15 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             running.push(TcpStream::connect(next));
         }
         let more = waiting.len() > 0;
+        let beside = more && running.len() < ABREAST;
         let outcome = tokio::select! {
             outcome = running.next() => outcome,
-            () = tokio::time::sleep(STAGGER), if more => continue,
+            () = tokio::time::sleep(STAGGER), if beside => continue,
         };
         match outcome {
             Some(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok(Box::new(stream));
             }
             Some(Err(error)) => last = error,
             None if more => {}

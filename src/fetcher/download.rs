@@ -11,12 +11,14 @@ use std::time::SystemTime;
 
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use hyper::body::Incoming;
+use tokio::sync::SemaphorePermit;
 
 use super::client::{Answer, Ask};
+use super::exchange::Body;
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hashes::Hashes;
+use super::hosts::Standing;
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
 use super::rules::{self, class, content_length, count, usable};
@@ -71,6 +73,7 @@ pub(super) struct Spent {
 pub(super) struct Download<'a> {
     inner: &'a Inner,
     order: &'a Order,
+    standing: &'a Standing,
     started_at: SystemTime,
     spent: Spent,
     partial: Option<Partial<'a>>,
@@ -87,13 +90,16 @@ struct Partial<'a> {
     validators: Validators,
     /// What the origin is held to; `None`: the checksum.
     current: Option<HeaderValue>,
+    /// Held while the rest is not being received, as others have the slot then.
+    kept: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Download<'a> {
-    pub(super) fn new(inner: &'a Inner, order: &'a Order) -> Self {
+    pub(super) fn new(inner: &'a Inner, order: &'a Order, standing: &'a Standing) -> Self {
         Self {
             inner,
             order,
+            standing,
             started_at: SystemTime::now(),
             spent: Spent::default(),
             partial: None,
@@ -149,10 +155,8 @@ impl<'a> Download<'a> {
         };
         self.spent.requests += 1;
         let pinned = order.integrity.is_some();
-        let answer = self
-            .inner
-            .client
-            .get(order.target.clone(), &order.headers, &ask, pinned);
+        let (client, target) = (&self.inner.client, order.target.clone());
+        let answer = client.get(target, &order.headers, &ask, pinned, self.standing);
         let outcome = match answer.await {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
@@ -170,8 +174,12 @@ impl<'a> Download<'a> {
         let Answer {
             response,
             redirected_to,
+            slot,
         } = answer;
         let (head, body) = response.into_parts();
+        if head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none() {
+            self.started_at = slot.since;
+        }
         let taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
             StatusCode::PARTIAL_CONTENT if ask.from.is_some() => self.go_on(&head, body).await,
@@ -202,7 +210,7 @@ impl<'a> Download<'a> {
     }
 
     /// The rest of a body.
-    async fn go_on(&mut self, head: &Parts, body: Incoming) -> Result<Landed, Stop> {
+    async fn go_on(&mut self, head: &Parts, body: Body) -> Result<Landed, Stop> {
         let Some(partial) = self.partial.take() else {
             return Err(Failed::new(Failure::Unusable, "206 unasked").into());
         };
@@ -216,7 +224,7 @@ impl<'a> Download<'a> {
     }
 
     /// A body from its first byte.
-    async fn begin(&mut self, head: &Parts, body: Incoming) -> Result<Landed, Stop> {
+    async fn begin(&mut self, head: &Parts, body: Body) -> Result<Landed, Stop> {
         // What was there before is of another version.
         self.restarted = self.partial.take().is_some();
         self.stitched = false;
@@ -239,6 +247,7 @@ impl<'a> Download<'a> {
             bounds,
             validators,
             current: strong_validator(&head.headers),
+            kept: None,
         };
         self.body(partial, body).await
     }
@@ -262,19 +271,21 @@ impl<'a> Download<'a> {
         Sink::spool(hashes, &inner.spool, announced, small).await
     }
 
-    async fn body(&mut self, mut partial: Partial<'a>, body: Incoming) -> Result<Landed, Stop> {
+    async fn body(&mut self, mut partial: Partial<'a>, body: Body) -> Result<Landed, Stop> {
         let total = &mut self.spent.bytes;
         let arrived = |n: usize| {
             *total += n as u64;
             metrics::counter!("assetgate_origin_bytes_total").increment(n as u64);
         };
+        partial.kept = None;
         let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
         match flow {
             Ok(Flow::More) => self.store(partial).await,
             Ok(Flow::Enough) => self.had_already(&partial).await,
             Err(stop) => {
                 if self.may_go_on(&partial) {
-                    self.partial = Some(partial);
+                    partial.kept = self.inner.parts.try_acquire().ok();
+                    self.partial = Some(partial).filter(|partial| partial.kept.is_some());
                 }
                 Err(stop)
             }

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::hash::Hash as _;
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +29,7 @@ use super::FetchError;
 use super::download::{Download, Landed, Order, Spent};
 use super::failed::Failed;
 use super::fetch::Inner;
+use super::hosts::Standing;
 use super::receive::Stop;
 use crate::digest::{Fingerprint, Fingerprinter};
 
@@ -83,7 +83,7 @@ pub(super) struct Running {
     pub(super) caller: Fingerprint,
     /// What it was begun for.
     pub(super) order: Arc<Order>,
-    has_begun: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     outcome: watch::Receiver<Option<Ended>>,
     _task: JoinSet<()>,
 }
@@ -180,12 +180,12 @@ impl Downloads {
             return Seat::Lapsed(lapse.clone());
         }
         let (sender, outcome) = watch::channel(None);
-        let has_begun = Arc::<AtomicBool>::default();
+        let standing = Arc::<Standing>::default();
         let flight = Flight {
             inner: Arc::clone(inner),
             order: Arc::clone(order),
             key,
-            has_begun: Arc::clone(&has_begun),
+            standing: Arc::clone(&standing),
             outcome: sender,
         };
         let mut task = JoinSet::new();
@@ -195,7 +195,7 @@ impl Downloads {
             oldest,
             caller,
             order: Arc::clone(order),
-            has_begun,
+            standing,
             outcome,
             _task: task,
         });
@@ -272,9 +272,9 @@ impl Running {
         open && oldest.is_none_or(|t| self.started >= t || self.oldest == oldest)
     }
 
-    /// Whether the origin has been asked, or it waits for its turn.
-    pub(super) fn has_begun(&self) -> bool {
-        self.has_begun.load(Ordering::Relaxed)
+    /// What it waits for, if it is not its turn to ask an origin.
+    pub(super) fn waits_for(&self) -> Option<String> {
+        self.standing.waits_for()
     }
 
     /// Waits for its end.
@@ -299,7 +299,7 @@ struct Flight {
     inner: Arc<Inner>,
     order: Arc<Order>,
     key: Key,
-    has_begun: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     outcome: watch::Sender<Option<Ended>>,
 }
 
@@ -321,11 +321,7 @@ impl Flight {
     }
 
     async fn download(&self) -> (Result<Landed, Stop>, Spent) {
-        let inner = &self.inner;
-        let Ok(_slot) = inner.slots.acquire().await else {
-            return (lost().result, Spent::default());
-        };
-        self.has_begun.store(true, Ordering::Relaxed);
-        Download::new(inner, &self.order).run().await
+        let download = Download::new(&self.inner, &self.order, &self.standing);
+        download.run().await
     }
 }

@@ -88,6 +88,18 @@ impl Failed {
             Some(refused @ ConnectError::Disallowed { .. }) => {
                 Self::new(Failure::Disallowed, refused.to_string())
             }
+            Some(refused @ ConnectError::ProxyCredential(_)) => {
+                Self::new(Failure::Refused, refused.to_string())
+            }
+            // What the proxy says of the way to the origin. Its 404 and 410 do
+            // not say that there is no such content.
+            Some(refused @ ConnectError::ProxyRefused { status, .. }) => {
+                let failure = match Self::status(*status, &HeaderMap::new()).failure {
+                    Failure::NotFound => Failure::Unusable,
+                    other => other,
+                };
+                Self::new(failure, refused.to_string())
+            }
             Some(other) => Self::unavailable(other.to_string()),
             None => Self::unavailable(format!("no usable answer: {}", root(error))),
         }
@@ -119,7 +131,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 }
 
 /// The innermost cause as one short line.
-fn root(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn root(error: &(dyn StdError + 'static)) -> String {
     let mut current = error;
     while let Some(source) = current.source() {
         current = source;
@@ -129,7 +141,7 @@ fn root(error: &(dyn StdError + 'static)) -> String {
     clean.take(200).collect()
 }
 
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = if let Ok(seconds) = value.parse() {
         Duration::from_secs(seconds)

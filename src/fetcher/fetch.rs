@@ -13,12 +13,16 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::client::Client;
-use super::connector::{Connector, Resolver};
+use super::connections::Connections;
+use super::connector::{Connector, Resolver, Way};
 use super::downloads::Downloads;
+use super::exchange::Exchange;
 use super::failed::{Failed, Failures};
 use super::hashes::Hashes;
+use super::hosts::Hosts;
 use super::mirrors::{Good, Mirrors};
 use super::policy::AddressPolicy;
+use super::proxy::{Proxy, read_proxy_credential};
 use super::rules::{Running, is_file_type, with_credentials};
 use super::spool::Spool;
 use super::target::Target;
@@ -42,8 +46,8 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) client: Client,
     pub(super) spool: Spool,
-    /// Downloads that run at once.
-    pub(super) slots: Semaphore,
+    /// Bodies of which a part is kept until the origin is asked for the rest.
+    pub(super) parts: Semaphore,
     pub(super) cache: Cache,
     pub(super) backoff: Backoff,
     pub(super) downloads: Downloads,
@@ -69,24 +73,33 @@ impl HttpFetcher {
         resolver: Resolver,
     ) -> Result<Self, Vec<SettingsError>> {
         let mut errors = settings.check().err().unwrap_or_default();
-        let tls = tls::client_config(settings.ca.as_deref(), settings.http2);
-        let tls = match tls {
-            Ok(tls) if errors.is_empty() => tls,
-            Ok(_) => return Err(errors),
-            Err(problem) => {
-                errors.push(SettingsError { key: "ca", problem });
-                return Err(errors);
-            }
+        let mut wrong = |key, problem| errors.push(SettingsError { key, problem });
+        let proxy = proxy(&settings).map_err(|(key, problem)| wrong(key, problem));
+        let tls = tls::connector(settings.ca.as_deref(), settings.http2);
+        let tls = tls.map_err(|problem| wrong("ca", problem));
+        let (Ok(tls), Ok(proxy), true) = (tls, proxy, errors.is_empty()) else {
+            return Err(errors);
         };
         let (deny, allow) = (settings.deny_cidr.clone(), settings.allow_cidr.clone());
-        let policy = AddressPolicy::new(deny, allow);
-        let connector = Connector::new(policy, tls, resolver, settings.connect_timeout);
-        let head_timeout = settings.connect_timeout + settings.stall_timeout;
+        let connector = Connector::new(Way {
+            policy: AddressPolicy::new(deny, allow),
+            tls,
+            resolver,
+            timeout: settings.connect_timeout,
+            connections: Connections::new(settings.max_connections),
+            proxy: proxy.clone(),
+        });
+        let hosts = Hosts::new(
+            settings.max_per_host,
+            settings.rate_per_host,
+            settings.max_concurrent,
+        );
+        let exchange = Exchange::new(connector, hosts, proxy, settings.first_byte_timeout);
         let spool_dir = settings.spool_dir.clone();
         let inner = Inner {
-            client: Client::new(connector, head_timeout, settings.max_redirects),
+            client: Client::new(exchange, settings.max_redirects),
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
-            slots: Semaphore::new(settings.max_concurrent),
+            parts: Semaphore::new(settings.max_concurrent),
             backoff: Backoff::new(settings.retry_delay),
             downloads: Downloads::new(),
             settings,
@@ -129,6 +142,21 @@ impl HttpFetcher {
         let memory = self.inner.spool.memory();
         memory.try_share(memory.total())
     }
+}
+
+/// The proxy, or what is wrong with which key.
+fn proxy(settings: &Settings) -> Result<Option<Arc<Proxy>>, (&'static str, String)> {
+    let Some(address) = settings.proxy.clone() else {
+        return Ok(None);
+    };
+    let credential = settings.proxy_credential.as_deref();
+    let authorization = credential.map(read_proxy_credential).transpose();
+    Ok(Some(Arc::new(Proxy {
+        address,
+        authorization: authorization.map_err(|problem| ("proxy_credential", problem))?,
+        direct: settings.no_proxy.clone(),
+        tls: tls::connector(settings.ca.as_deref(), false).map_err(|problem| ("ca", problem))?,
+    })))
 }
 
 impl Inner {

@@ -72,8 +72,8 @@ enum Tried {
     /// Whether another request brought it.
     Good(Landed, bool),
     Failed(Failed),
-    /// The time is over; whether the origin was asked at all.
-    TimeOver(bool),
+    /// The time is over, and what it was waited for if not the origin.
+    TimeOver(Option<String>),
 }
 
 /// How the request that began a download differs from one that joined it: its
@@ -156,8 +156,8 @@ impl<'a> Mirrors<'a> {
                         return Ok((good, self.counts));
                     }
                     Tried::Failed(failed) => self.note(index, failed),
-                    Tried::TimeOver(asked) => {
-                        self.mirrors[index].last = Some(self.timed_out(asked));
+                    Tried::TimeOver(waits_for) => {
+                        self.mirrors[index].last = Some(self.timed_out(waits_for));
                         return Err(self.into_error());
                     }
                 }
@@ -224,7 +224,7 @@ impl<'a> Mirrors<'a> {
             Seat::Running(running, by_others) => {
                 let ended = tokio::time::timeout_at(self.deadline, running.ended());
                 let Ok(ended) = ended.await else {
-                    return Shared::Mine(Ok(Tried::TimeOver(running.has_begun())));
+                    return Shared::Mine(Ok(Tried::TimeOver(running.waits_for())));
                 };
                 let joined = by_others.then(|| Joined {
                     other_caller: running.caller != inner.downloads.caller(&order),
@@ -296,13 +296,16 @@ impl<'a> Mirrors<'a> {
         }
     }
 
-    fn timed_out(&self, asked: bool) -> Failed {
-        let text = if asked {
-            let time = self.inner.time(self.request);
-            let time = humantime::format_duration(time);
-            format!("no complete answer within {time}")
-        } else {
-            "the time was over before it was this fetch's turn".to_owned()
+    fn timed_out(&self, waits_for: Option<String>) -> Failed {
+        let text = match waits_for {
+            Some(what) => {
+                format!("the time was over before it was this fetch's turn: {what}")
+            }
+            None => {
+                let time = self.inner.time(self.request);
+                let time = humantime::format_duration(time);
+                format!("no complete answer within {time}")
+            }
         };
         Failed::new(Failure::TimedOut, text)
     }

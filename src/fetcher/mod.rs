@@ -3,25 +3,31 @@
 //! In reading order: `fetch` (one request), `mirrors` (its URIs in rounds, with
 //! `backoff` between), `downloads` (one download per URL, which requests
 //! share), `download` (one URL into the cache, with `resume` after a cut),
-//! `client` (one origin, its redirects), `connector` and `policy` (which
-//! addresses are dialled), `receive`, `hashes`, `sink` and `spool` (one body),
-//! `deposit` (into the cache), `failed` (what is said if none delivers).
+//! `client` (one origin, its redirects), `exchange` (one request), `hosts`
+//! (whose turn it is), `connector`, `policy`, `proxy` and `tunnel` (what is
+//! dialled), `connections` (how many), `receive`, `hashes`, `sink` and `spool` (one body), `deposit`
+//! (into the cache), `failed` (what is said if none delivers).
 //! Not for: which RPC a failure becomes (`api::status`), nor for the same
 //! request asked again (`resolver`).
 //! Called by: `resolver`.
 
 mod backoff;
 mod client;
+mod connections;
 mod connector;
 mod deposit;
 mod download;
 mod downloads;
 mod error;
+mod exchange;
 mod failed;
 mod fetch;
 mod hashes;
+mod hosts;
 mod mirrors;
 mod policy;
+mod proxy;
+mod rate;
 mod receive;
 mod resume;
 mod rules;
@@ -31,6 +37,7 @@ mod spool;
 mod stream;
 mod target;
 mod tls;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +47,8 @@ use std::time::{Duration, SystemTime};
 
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
+pub use proxy::{NoProxy, ProxyAddress, read_proxy_credential};
+pub use rate::Rate;
 pub use settings::{Settings, SettingsError};
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};

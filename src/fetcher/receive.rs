@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
+use super::exchange::Body;
 use super::failed::Failed;
 use super::sink::{Flow, Sink};
 use super::{Failure, FetchError};
@@ -64,7 +64,7 @@ impl Bounds {
 /// Passes `body`, or the rest of one, on to `sink`. Tells `arrived` of the
 /// bytes, on failure too.
 pub(super) async fn receive(
-    mut body: Incoming,
+    mut body: Body,
     sink: &mut Sink<'_>,
     bounds: &Bounds,
     mut arrived: impl FnMut(usize),
@@ -78,7 +78,10 @@ pub(super) async fn receive(
                 return Err(Failed::body(&error, received, bounds.announced).into());
             }
             Err(_) => {
-                let text = format!("nothing more after {received} bytes for {:?}", bounds.stall);
+                let text = format!(
+                    "nothing more after {received} bytes for {:?} (fetch.stall_timeout)",
+                    bounds.stall
+                );
                 return Err(Failed::unavailable(text).into());
             }
         };

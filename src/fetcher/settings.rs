@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::{NoProxy, ProxyAddress, Rate};
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -31,7 +33,9 @@ pub struct Settings {
     pub http2: bool,
     /// Time for name look-up, connection and TLS together.
     pub connect_timeout: Duration,
-    /// Longest silence of an origin, before and within its answer.
+    /// Time from a request that was sent to the head of its response.
+    pub first_byte_timeout: Duration,
+    /// Longest silence of an origin within its answer.
     pub stall_timeout: Duration,
     /// Requests for one URL that fail in passing before it is given up.
     pub attempts: u32,
@@ -39,8 +43,20 @@ pub struct Settings {
     pub retry_delay: Duration,
     /// Longest chain of redirects.
     pub max_redirects: u32,
-    /// Fetches that run at once; more wait.
+    /// Requests to origins that run at once; more wait.
     pub max_concurrent: usize,
+    /// Of these, to one host.
+    pub max_per_host: usize,
+    /// How fast one may follow another at one host; `None` is no limit.
+    pub rate_per_host: Option<Rate>,
+    /// Connections to origins that are open, idle ones included.
+    pub max_connections: usize,
+    /// The proxy before the origins.
+    pub proxy: Option<ProxyAddress>,
+    /// File with its `user:password`.
+    pub proxy_credential: Option<PathBuf>,
+    /// What is reached without it.
+    pub no_proxy: Vec<NoProxy>,
     /// Bodies up to this many bytes may stay in memory.
     pub small_body: u64,
     /// Bytes of all bodies in memory together.
@@ -62,11 +78,18 @@ impl Default for Settings {
             ca: None,
             http2: true,
             connect_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             attempts: 5,
             retry_delay: Duration::from_millis(500),
             max_redirects: 10,
             max_concurrent: 64,
+            max_per_host: 16,
+            rate_per_host: None,
+            max_connections: 256,
+            proxy: None,
+            proxy_credential: None,
+            no_proxy: Vec::new(),
             small_body: MIB,
             memory: 16 * MIB,
             spool_dir: std::env::temp_dir(),
@@ -99,6 +122,7 @@ impl Settings {
         for (key, value) in [
             ("timeout", self.timeout),
             ("connect_timeout", self.connect_timeout),
+            ("first_byte_timeout", self.first_byte_timeout),
             ("stall_timeout", self.stall_timeout),
             ("retry_delay", self.retry_delay),
         ] {
@@ -114,8 +138,14 @@ impl Settings {
         );
         let attempts = (1..=100).contains(&self.attempts);
         demand(attempts, "attempts", "must be from 1 to 100");
-        let concurrent = (1..=100_000).contains(&self.max_concurrent);
-        demand(concurrent, "max_concurrent", "must be from 1 to 100000");
+        for (key, value) in [
+            ("max_concurrent", self.max_concurrent),
+            ("max_per_host", self.max_per_host),
+            ("max_connections", self.max_connections),
+        ] {
+            let fits = (1..=100_000).contains(&value);
+            demand(fits, key, "must be from 1 to 100000");
+        }
         let room = self.small_body <= self.memory;
         demand(room, "small_body", "must not be more than memory");
         demand(self.memory >= 64 * KIB, "memory", "must be at least 64 KiB");

@@ -1,4 +1,4 @@
-//! The TLS client configuration for origins.
+//! The TLS client configuration for origins, and for the proxy before them.
 //!
 //! Not for: listeners and upstreams, which have their own certificates.
 //! Called by: `HttpFetcher::new`.
@@ -9,12 +9,18 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio_rustls::TlsConnector;
+
+/// The same as a connector.
+pub(super) fn connector(ca: Option<&Path>, http2: bool) -> Result<TlsConnector, String> {
+    client_config(ca, http2).map(|config| TlsConnector::from(Arc::new(config)))
+}
 
 /// System roots (Mozilla's where the system has none), and those of `ca`.
 ///
 /// HTTP/1.1 is offered first: a download of its own connection shares no
 /// flow-control window with others. Origins that insist may choose HTTP/2.
-pub(super) fn client_config(ca: Option<&Path>, http2: bool) -> Result<ClientConfig, String> {
+fn client_config(ca: Option<&Path>, http2: bool) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

@@ -86,14 +86,15 @@ async fn s03_wrong_and_truncated_content_is_aborted_and_leaves_nothing() {
 
 #[tokio::test]
 async fn s04_a_busy_origin_is_worth_another_try_and_a_huge_answer_is_not() {
+    let busy = Reply::status(429).header("Retry-After", "7");
+    let busy = Origin::new().reply("/429", busy).start().await;
     let origin = Origin::new()
-        .reply("/429", Reply::status(429).header("Retry-After", "7"))
         .file("/large", [0; 5000])
         .reply("/endless", Reply::ok([0; 5000]).chunked());
     let origin = origin.start().await;
-    let proxy = Proxy::new().arg("--fetch-max-size").arg("4KiB");
+    let proxy = Proxy::new().config("[fetch]\nattempts = 1\nmax_size = \"4KiB\"\n");
     let (_proxy, client) = proxy.connected().await;
-    let busy = client.fetch_blob(fetch_blob(&[origin.url("/429")])).await;
+    let busy = client.fetch_blob(fetch_blob(&[busy.url("/429")])).await;
     let status = refused(busy, Code::ResourceExhausted);
     assert_eq!(retry_delay(&status), Duration::from_secs(7));
     says(status.message(), &["429"]);

@@ -6,6 +6,7 @@
 
 mod content;
 mod fake;
+mod gates;
 mod mirrors;
 mod origin;
 mod redirects;

@@ -1,5 +1,5 @@
 //! What the tests are made of: the program under test ([`Proxy`]), what stands
-//! around it ([`Origin`], [`Upstream`], [`RawUpstream`]), requests, and
+//! around it ([`Origin`], [`ForwardProxy`], [`Upstream`], [`RawUpstream`]), requests, and
 //! assertions about answers.
 
 pub mod admin;
@@ -7,6 +7,7 @@ pub mod answer;
 pub mod client;
 pub mod content;
 pub mod entries;
+pub mod forward_proxy;
 pub mod logs;
 pub mod marks;
 pub mod origin;
@@ -21,6 +22,7 @@ pub mod upstream;
 pub use answer::{Answer, hit, inline, refused, violations};
 pub use client::Client;
 pub use content::{Dir, digest_in, digest_of, sri};
+pub use forward_proxy::ForwardProxy;
 pub use origin::{Gate, Origin, Reply};
 pub use pki::Pki;
 pub use poll::{bounded, eventually};

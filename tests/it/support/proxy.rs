@@ -115,6 +115,11 @@ impl Proxy {
         self
     }
 
+    /// Reaches origins through this proxy.
+    pub fn origin_proxy(self, url: &str) -> Self {
+        self.arg("--origin-proxy").arg(url)
+    }
+
     fn spawn(&self, dir: &Path) -> Spawned {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
         command.env_clear().env("HOME", dir).env("TMPDIR", dir);
