@@ -64,7 +64,7 @@ const CACHE_DIRECTORY: &str = "<cache>";
 /// The table. Keys without a section come first, as TOML wants them.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate or credential"),
+    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's certificate or credentials"),
     one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
     list("route", "--route", "", "SERVICE=URL: calls of services whose full name begins so go to another server"),
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
@@ -93,6 +93,10 @@ pub const KEYS: &[Key] = &[
     list("fetch.allow_cidr", "--origin-allow-cidr", "", "networks origins may be in although they are not public"),
     list("fetch.deny_cidr", "--origin-deny-cidr", "", "networks origins may never be in"),
     one("fetch.ca", "--origin-ca", "", "PEM roots for origins, besides the system's"),
+    one("fetch.rules", "--origin-rules", "", "file of rules in the syntax of Bazel's --downloader_config: which URLs are rewritten or blocked"),
+    one("fetch.rules_report_only", "", "false", "only log and count what the rules would do"),
+    one("fetch.netrc", "--origin-netrc", "", "netrc file with this service's logins at origins"),
+    list("fetch.credentials", "--origin-credentials", "", "HOST=FILE: file of `Name: value` lines that this origin is shown; *.example.org is all below it"),
     one("fetch.max_concurrent", "", "64", "downloads at a time; more wait"),
     one("fetch.memory", "", "16MiB", "memory all downloads together may hold"),
     one("fetch.spool_dir", "", TEMPORARY_DIRECTORY, "where large downloads wait for their digest"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::digest::InstanceName;
+use crate::fetcher::OriginCredential;
 use crate::net::ListenAddr;
 use crate::resolver::{InstanceRule, UriPrefix};
 use crate::store::Condition;
@@ -139,6 +140,14 @@ pub struct Fetch {
     pub deny_cidr: Vec<IpNet>,
     /// Roots for origins, besides the system's.
     pub ca: Option<PathBuf>,
+    /// Rules about which URLs are asked.
+    pub rules: Option<PathBuf>,
+    /// Only tell what the rules would do.
+    pub rules_report_only: bool,
+    /// This service's logins at origins.
+    pub netrc: Option<PathBuf>,
+    /// This service's headers for origins.
+    pub credentials: Vec<OriginCredential>,
     /// Downloads at a time; more wait.
     pub max_concurrent: usize,
     /// Bytes of memory all downloads together may hold; at least 1 MiB.

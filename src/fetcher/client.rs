@@ -3,6 +3,7 @@
 //! Not for: what comes after the response head (`receive`).
 //! Called by: `fetch`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use secrecy::ExposeSecret;
 
 use super::Failure;
 use super::connector::Connector;
+use super::credentials::Credentials;
 use super::failed::Failed;
 use super::target::Target;
 use crate::asset::{SecretValue, Validators, is_selecting_header};
@@ -30,6 +32,7 @@ const H1_BUFFER: usize = 128 << 10;
 /// An HTTP client for origins.
 pub(super) struct Client {
     pool: Pool<Connector, Empty<Bytes>>,
+    credentials: Arc<Credentials>,
     head_timeout: Duration,
     max_redirects: u32,
 }
@@ -49,11 +52,18 @@ pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     /// The last URL, redacted, if it is not the first.
     pub(super) redirected_to: Option<String>,
+    /// Credentials of this service went along, on one hop or more.
+    pub(super) lent: bool,
 }
 
 impl Client {
     /// `head_timeout` is for connection, request and response head of one hop.
-    pub(super) fn new(connector: Connector, head_timeout: Duration, max_redirects: u32) -> Self {
+    pub(super) fn new(
+        connector: Connector,
+        credentials: Arc<Credentials>,
+        head_timeout: Duration,
+        max_redirects: u32,
+    ) -> Self {
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -65,6 +75,7 @@ impl Client {
             .build(connector);
         Self {
             pool,
+            credentials,
             head_timeout,
             max_redirects,
         }
@@ -72,7 +83,8 @@ impl Client {
 
     /// GETs `target` and follows redirects. The client's headers go with the
     /// request as long as it stays at the origin they were meant for; after
-    /// that only those that select a representation do.
+    /// that only those that select a representation do. This service's own are
+    /// looked up for each hop.
     pub(super) async fn get(
         &self,
         mut target: Target,
@@ -80,7 +92,7 @@ impl Client {
         ask: &Ask,
         pinned: bool,
     ) -> Result<Answer, Failed> {
-        let mut own_origin = true;
+        let mut lent = false;
         let mut seen = vec![target.url.clone()];
         let mut redirected_to = None;
         loop {
@@ -88,13 +100,16 @@ impl Client {
                 failed.redirected_to.clone_from(&redirected_to);
                 failed
             };
-            let mut request = request(&target, headers, own_origin).map_err(at)?;
+            let own = self.credentials.for_url(&target.url);
+            lent |= target.lent || !own.is_empty();
+            let mut request = request(&target, headers, own).map_err(at)?;
             ask.write(request.headers_mut());
             let response = self.send(request).await.map_err(at)?;
             if !is_redirect(response.status()) {
                 return Ok(Answer {
                     response,
                     redirected_to,
+                    lent,
                 });
             }
             let unusable = |text: &str| at(Failed::new(Failure::Unusable, text));
@@ -108,7 +123,6 @@ impl Client {
                 let text = format!("more than {} redirects", self.max_redirects);
                 return Err(unusable(&text));
             }
-            own_origin = own_origin && target.same_origin(&next);
             seen.push(next.url.clone());
             redirected_to = Some(next.redacted());
             target = next;
@@ -161,18 +175,20 @@ fn is_redirect(status: StatusCode) -> bool {
 fn request(
     target: &Target,
     headers: &[(HeaderName, SecretValue)],
-    own_origin: bool,
+    own: HeaderMap,
 ) -> Result<Request<Empty<Bytes>>, Failed> {
     let bad = |_| Failed::new(Failure::NotFound, "not a valid URL, cannot be fetched");
     let uri: http::Uri = target.url.as_str().parse().map_err(bad)?;
-    let mut map = HeaderMap::new();
+    // Least first: what the client says of this origin goes before ours.
+    let mut map = own;
     map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    map.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    map.entry(header::ACCEPT)
+        .or_insert(HeaderValue::from_static("*/*"));
     if let Some(basic) = &target.basic {
         map.insert(header::AUTHORIZATION, basic.clone());
     }
     for (name, value) in headers {
-        if own_origin || is_selecting_header(name.as_str()) {
+        if target.own || is_selecting_header(name.as_str()) {
             let value = HeaderValue::from_str(value.expose_secret());
             let unusable = |_| Failed::new(Failure::Unusable, "a header that cannot be sent");
             let mut value = value.map_err(unusable)?;

@@ -56,6 +56,8 @@ pub(super) struct Landed {
     pub(super) validators: Validators,
     pub(super) not_modified: bool,
     pub(super) started_at: SystemTime,
+    /// Credentials of this service went along.
+    pub(super) lent: bool,
 }
 
 /// What a download took.
@@ -78,6 +80,8 @@ pub(super) struct Download<'a> {
     stitched: bool,
     /// The origin began again when it was asked for the rest.
     restarted: bool,
+    /// Credentials of this service went along.
+    lent: bool,
 }
 
 /// A body of which not all has come.
@@ -99,6 +103,7 @@ impl<'a> Download<'a> {
             partial: None,
             stitched: false,
             restarted: false,
+            lent: false,
         }
     }
 
@@ -170,7 +175,9 @@ impl<'a> Download<'a> {
         let Answer {
             response,
             redirected_to,
+            lent,
         } = answer;
+        self.lent |= lent;
         let (head, body) = response.into_parts();
         let taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
@@ -324,6 +331,7 @@ impl<'a> Download<'a> {
             validators,
             not_modified: false,
             started_at: self.started_at,
+            lent: self.lent,
         }
     }
 }

@@ -22,6 +22,7 @@ use super::policy::AddressPolicy;
 use super::rules::{Running, is_file_type, with_credentials};
 use super::spool::Spool;
 use super::target::Target;
+use super::watch::OriginFiles;
 use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
 use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, RESOURCE_TYPE, Uri};
 use crate::digest::Digest;
@@ -41,6 +42,7 @@ pub struct HttpFetcher {
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) client: Client,
+    pub(super) files: OriginFiles,
     pub(super) spool: Spool,
     /// Downloads that run at once.
     pub(super) slots: Semaphore,
@@ -70,13 +72,10 @@ impl HttpFetcher {
     ) -> Result<Self, Vec<SettingsError>> {
         let mut errors = settings.check().err().unwrap_or_default();
         let tls = tls::client_config(settings.ca.as_deref(), settings.http2);
-        let tls = match tls {
-            Ok(tls) if errors.is_empty() => tls,
-            Ok(_) => return Err(errors),
-            Err(problem) => {
-                errors.push(SettingsError { key: "ca", problem });
-                return Err(errors);
-            }
+        let tls = tls.map_err(|problem| errors.push(SettingsError { key: "ca", problem }));
+        let files = OriginFiles::open(&settings).map_err(|more| errors.extend(more));
+        let (Ok(tls), Ok(files), []) = (tls, files, &*errors) else {
+            return Err(errors);
         };
         let (deny, allow) = (settings.deny_cidr.clone(), settings.allow_cidr.clone());
         let policy = AddressPolicy::new(deny, allow);
@@ -84,7 +83,13 @@ impl HttpFetcher {
         let head_timeout = settings.connect_timeout + settings.stall_timeout;
         let spool_dir = settings.spool_dir.clone();
         let inner = Inner {
-            client: Client::new(connector, head_timeout, settings.max_redirects),
+            client: Client::new(
+                connector,
+                Arc::clone(&files.credentials),
+                head_timeout,
+                settings.max_redirects,
+            ),
+            files,
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
             slots: Semaphore::new(settings.max_concurrent),
             backoff: Backoff::new(settings.retry_delay),
@@ -95,6 +100,12 @@ impl HttpFetcher {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// The files with rules and credentials, which may change.
+    #[must_use]
+    pub fn files(&self) -> OriginFiles {
+        self.inner.files.clone()
     }
 
     /// Learns from the cache what it takes, and whether it lets the caller ask
@@ -193,7 +204,7 @@ impl Fetcher for HttpFetcher {
             started_at: landed.started_at,
             validators: landed.validators,
             verified: landed.computed,
-            with_credentials: with_credentials(request, uri_index),
+            with_credentials: landed.lent || with_credentials(request, uri_index),
             origin_bytes: spent.bytes,
             attempts: spent.attempts,
         })

@@ -2,8 +2,9 @@
 //!
 //! In reading order: `fetch` (one request), `mirrors` (its URIs in rounds, with
 //! `backoff` between), `downloads` (one download per URL, which requests
-//! share), `download` (one URL into the cache, with `resume` after a cut),
-//! `client` (one origin, its redirects), `connector` and `policy` (which
+//! share), `rules_in_force` and `url_rules` (which URLs), `download` (one URL into the cache, with `resume` after a cut),
+//! `client` (one origin, its redirects), `credentials` (what this service shows
+//! it), `connector` and `policy` (which
 //! addresses are dialled), `receive`, `hashes`, `sink` and `spool` (one body),
 //! `deposit` (into the cache), `failed` (what is said if none delivers).
 //! Not for: which RPC a failure becomes (`api::status`), nor for the same
@@ -13,6 +14,7 @@
 mod backoff;
 mod client;
 mod connector;
+mod credentials;
 mod deposit;
 mod download;
 mod downloads;
@@ -20,27 +22,36 @@ mod error;
 mod failed;
 mod fetch;
 mod hashes;
+mod host;
 mod mirrors;
 mod policy;
 mod receive;
 mod resume;
 mod rules;
+mod rules_in_force;
 mod settings;
 mod sink;
 mod spool;
 mod stream;
 mod target;
 mod tls;
+mod url_rules;
+mod watch;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
+pub use credentials::{CredentialFileError, HeaderFile, HostPattern, Netrc, OriginCredential};
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
 pub use settings::{Settings, SettingsError};
+pub use url_rules::{RulesError, UrlRules};
+pub use watch::OriginFiles;
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
 use crate::digest::{Digest, Scope};
