@@ -26,6 +26,7 @@ mod layers;
 mod listeners;
 mod negatives;
 mod operating;
+mod origin_policy;
 mod presence;
 mod probe;
 mod push;
