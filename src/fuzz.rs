@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 pub use crate::api::fuzz as qualifiers;
 pub use crate::asset::fuzz as sri;
+pub use crate::fetcher::fuzz::{netrc, url_rules};
 pub use crate::store::fuzz::{bb_entry, entry, tree};
 
 /// Writes a target's seeds into the folder that `ASSETGATE_FUZZ_SEEDS` names,
@@ -71,7 +72,7 @@ mod tests {
 
     type Target = (&'static str, fn() -> Vec<Vec<u8>>, fn(&[u8]));
 
-    const TARGETS: [Target; 5] = [
+    const TARGETS: [Target; 7] = [
         ("entry", super::entry::seeds, super::entry::run),
         ("bb_entry", super::bb_entry::seeds, super::bb_entry::run),
         ("tree", super::tree::seeds, super::tree::run),
@@ -81,6 +82,8 @@ mod tests {
             super::qualifiers::run,
         ),
         ("sri", super::sri::seeds, super::sri::run),
+        ("netrc", super::netrc::seeds, super::netrc::run),
+        ("url_rules", super::url_rules::seeds, super::url_rules::run),
     ];
 
     #[test]

@@ -45,6 +45,12 @@ pub fn is_selecting_header(name: &str) -> bool {
         .any(|h| name.eq_ignore_ascii_case(h))
 }
 
+/// Whether only whoever makes the request sets this header.
+#[must_use]
+pub fn is_forbidden_header(name: &str) -> bool {
+    FORBIDDEN.iter().any(|h| name.eq_ignore_ascii_case(h))
+}
+
 /// What is wrong with a header qualifier. Never holds a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -219,7 +225,7 @@ fn feed(values: &Values, hasher: &mut impl Hasher) {
 fn add(into: &mut Values, qualifier: &str, header: &str, value: &str) -> Result<(), HeaderError> {
     let name = HeaderName::from_bytes(header.as_bytes())
         .map_err(|_| HeaderError::Name(shown(qualifier)))?;
-    if FORBIDDEN.contains(&name.as_str()) {
+    if is_forbidden_header(name.as_str()) {
         return Err(HeaderError::Forbidden(shown(qualifier)));
     }
     HeaderValue::from_str(value).map_err(|_| HeaderError::Value(shown(qualifier)))?;

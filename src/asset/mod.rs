@@ -14,7 +14,9 @@ mod reference;
 mod scrub;
 mod uri;
 
-pub use headers::{HeaderError, OriginHeaders, SecretValue, is_selecting_header};
+pub use headers::{
+    HeaderError, OriginHeaders, SecretValue, is_forbidden_header, is_selecting_header,
+};
 #[cfg(any(test, fuzzing))]
 pub use integrity::fuzz;
 pub use integrity::{Algorithm, Checksum, Integrity, IntegrityError, IntegrityHasher};

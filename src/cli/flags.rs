@@ -42,7 +42,10 @@ fn placeholder(key: &str) -> &'static str {
         "address" | "authority" => "HOST:PORT",
         "url" => "URL",
         "dir" => "DIR",
-        "cert" | "key" | "ca" | "client_ca" | "client_cert" | "client_key" => "FILE",
+        "cert" | "key" | "ca" | "client_ca" | "client_cert" | "client_key" | "rules" | "netrc" => {
+            "FILE"
+        }
+        "credentials" => "HOST=FILE",
         "allow_cidr" | "deny_cidr" => "CIDR",
         "timeout" | "delay" | "interval" => "DURATION",
         "require" => "CONDITION",
@@ -134,6 +137,9 @@ mod tests {
             "port-file",
             "origin-allow-cidr",
             "origin-ca",
+            "origin-rules",
+            "origin-netrc",
+            "origin-credentials",
             "tls-cert",
             "tls-key",
             "tls-client-ca",

@@ -13,6 +13,7 @@ use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
 use super::settings::{Config, ReferencesUpstream};
 use crate::fetcher::read_proxy_credential;
+use crate::fetcher::{HeaderFile, Netrc, OriginCredential, UrlRules};
 use crate::store::MacKeys;
 use crate::upstream::{Credential, Endpoint};
 
@@ -24,6 +25,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.borrowed_identity(config);
     check.credential(config);
     check.fetch(config);
+    check.origin_files(config);
     check.references(config);
     check.probe(config);
     for key in [
@@ -194,7 +196,16 @@ impl Check<'_> {
             "upstream.client_key",
             "upstream.credential",
         ];
-        let Some(lent) = LENT.iter().find(|key| self.has(key)) else {
+        const FOR_ORIGINS: [&str; 2] = ["fetch.netrc", "fetch.credentials"];
+        let keys = LENT.iter().chain(&FOR_ORIGINS);
+        let in_rules = config
+            .fetch
+            .rules
+            .as_deref()
+            .and_then(|path| UrlRules::read(path).ok());
+        let in_rules = in_rules.filter(UrlRules::hold_credentials);
+        let lent = keys.copied().find(|key| self.has(key));
+        let Some(lent) = lent.or_else(|| in_rules.map(|_| "fetch.rules")) else {
             return;
         };
         let lent = lent.replace("client_key", "client_cert");
@@ -212,6 +223,40 @@ impl Check<'_> {
                     config.listen.address
                 ),
             );
+        }
+    }
+
+    /// Rules and credentials for origins. The path of a credential is not
+    /// quoted: some will write the credential itself.
+    fn origin_files(&mut self, config: &Config) {
+        let fetch = &config.fetch;
+        if fetch.rules_report_only && !self.has("fetch.rules") {
+            let place = self.layers.place(&["fetch.rules_report_only"]);
+            let text = "`fetch.rules_report_only` needs `fetch.rules`";
+            self.problems.add(place, text);
+        }
+        if let Some(path) = &fetch.rules
+            && let Err(error) = UrlRules::read(path)
+        {
+            let place = self.layers.place(&["fetch.rules"]);
+            let text = format!("`fetch.rules`: {}: {error}", path.display());
+            self.problems.add(place, text);
+        }
+        if let Some(Err(error)) = fetch.netrc.as_deref().map(Netrc::read) {
+            let place = self.layers.place(&["fetch.netrc"]);
+            let text = format!("`fetch.netrc` is the path of a netrc file: {error}");
+            self.problems.add(place, text);
+        }
+        for (index, OriginCredential { host, file }) in fetch.credentials.iter().enumerate() {
+            let place = self.layers.place(&["fetch.credentials"]);
+            if fetch.credentials[..index].iter().any(|c| c.host == *host) {
+                let text = format!("`fetch.credentials` names {host} twice; one file per host");
+                self.problems.add(place.clone(), text);
+            }
+            if let Err(error) = HeaderFile::read(file) {
+                let text = format!("`fetch.credentials`: the file for {host}: {error}");
+                self.problems.add(place, text);
+            }
         }
     }
 

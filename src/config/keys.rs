@@ -64,7 +64,7 @@ const CACHE_DIRECTORY: &str = "<cache>";
 /// The table. Keys without a section come first, as TOML wants them.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's upstream certificate or credential"),
+    one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's certificate or credentials"),
     one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
     list("route", "--route", "", "SERVICE=URL: calls of services whose full name begins so go to another server"),
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
@@ -98,6 +98,10 @@ pub const KEYS: &[Key] = &[
     one("fetch.proxy", "--origin-proxy", "", "http:// or https:// URL of the proxy to reach origins through; variables such as HTTPS_PROXY are not read"),
     one("fetch.proxy_credential", "", "", "file with the proxy's user:password"),
     list("fetch.no_proxy", "", "", "origins reached without it: NAME and all below, .NAME only below, networks (of addresses in URLs), * for all"),
+    one("fetch.rules", "--origin-rules", "", "file of rules in the syntax of Bazel's --downloader_config: which URLs are rewritten or blocked"),
+    one("fetch.rules_report_only", "", "false", "only log and count what the rules would do"),
+    one("fetch.netrc", "--origin-netrc", "", "netrc file with this service's logins at origins"),
+    list("fetch.credentials", "--origin-credentials", "", "HOST=FILE: file of `Name: value` lines that this origin is shown; *.example.org is all below it"),
     one("fetch.max_concurrent", "", "64", "downloads at a time; more wait"),
     one("fetch.max_per_host", "", "16", "of these, from one host"),
     one("fetch.rate_per_host", "", "", "requests to one host in a second, minute or hour, as in 10/s; none is no limit"),

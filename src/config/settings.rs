@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::digest::InstanceName;
+use crate::fetcher::OriginCredential;
 use crate::fetcher::{NoProxy, ProxyAddress, Rate};
 use crate::net::ListenAddr;
 use crate::resolver::{InstanceRule, UriPrefix};
@@ -150,6 +151,14 @@ pub struct Fetch {
     pub proxy_credential: Option<PathBuf>,
     /// Origins reached without it.
     pub no_proxy: Vec<NoProxy>,
+    /// Rules about which URLs are asked.
+    pub rules: Option<PathBuf>,
+    /// Only tell what the rules would do.
+    pub rules_report_only: bool,
+    /// This service's logins at origins.
+    pub netrc: Option<PathBuf>,
+    /// This service's headers for origins.
+    pub credentials: Vec<OriginCredential>,
     /// Downloads at a time; more wait.
     pub max_concurrent: usize,
     /// Of these, from one host.

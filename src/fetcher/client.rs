@@ -3,12 +3,15 @@
 //! Not for: what comes after the response head (`receive`).
 //! Called by: `fetch`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use secrecy::ExposeSecret;
 
 use super::Failure;
+use super::credentials::Credentials;
 use super::exchange::{Body, Exchange};
 use super::failed::Failed;
 use super::hosts::{Slot, Standing};
@@ -19,6 +22,7 @@ pub(super) const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSIO
 /// An HTTP client for origins.
 pub(super) struct Client {
     exchange: Exchange,
+    credentials: Arc<Credentials>,
     max_redirects: u32,
 }
 
@@ -39,20 +43,28 @@ pub(super) struct Answer {
     pub(super) redirected_to: Option<String>,
     /// To be kept until the content is stored.
     pub(super) slot: Slot,
+    /// Credentials of this service went along, on one hop or more.
+    pub(super) lent: bool,
 }
 
 impl Client {
-    pub(super) fn new(exchange: Exchange, max_redirects: u32) -> Self {
+    pub(super) fn new(
+        exchange: Exchange,
+        credentials: Arc<Credentials>,
+        max_redirects: u32,
+    ) -> Self {
         Self {
             exchange,
+            credentials,
             max_redirects,
         }
     }
 
     /// GETs `target` and follows redirects. The client's headers go with the
     /// request as long as it stays at the origin they were meant for; after
-    /// that only those that select a representation do. `standing` tells what
-    /// it waits for while it is not its turn.
+    /// that only those that select a representation do. This service's own are
+    /// looked up for each hop. `standing` tells what it waits for while it is
+    /// not its turn.
     pub(super) async fn get(
         &self,
         mut target: Target,
@@ -61,7 +73,7 @@ impl Client {
         pinned: bool,
         standing: &Standing,
     ) -> Result<Answer, Failed> {
-        let mut own_origin = true;
+        let mut lent = false;
         let mut seen = vec![target.url.clone()];
         let mut redirected_to = None;
         loop {
@@ -69,7 +81,9 @@ impl Client {
                 failed.redirected_to.clone_from(&redirected_to);
                 failed
             };
-            let mut request = request(&target, headers, own_origin).map_err(at)?;
+            let own = self.credentials.for_url(&target.url);
+            lent |= target.lent || !own.is_empty();
+            let mut request = request(&target, headers, own).map_err(at)?;
             ask.write(request.headers_mut());
             let sent = self.exchange.send(request, &target, standing).await;
             let (response, slot) = sent.map_err(at)?;
@@ -78,6 +92,7 @@ impl Client {
                     response,
                     redirected_to,
                     slot,
+                    lent,
                 });
             }
             let unusable = |text: &str| at(Failed::new(Failure::Unusable, text));
@@ -91,7 +106,6 @@ impl Client {
                 let text = format!("more than {} redirects", self.max_redirects);
                 return Err(unusable(&text));
             }
-            own_origin = own_origin && target.same_origin(&next);
             seen.push(next.url.clone());
             redirected_to = Some(next.redacted());
             target = next;
@@ -133,18 +147,20 @@ fn is_redirect(status: StatusCode) -> bool {
 fn request(
     target: &Target,
     headers: &[(HeaderName, SecretValue)],
-    own_origin: bool,
+    own: HeaderMap,
 ) -> Result<Request<Empty<Bytes>>, Failed> {
     let bad = |_| Failed::new(Failure::NotFound, "not a valid URL, cannot be fetched");
     let uri: http::Uri = target.url.as_str().parse().map_err(bad)?;
-    let mut map = HeaderMap::new();
+    // Least first: what the client says of this origin goes before ours.
+    let mut map = own;
     map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    map.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    map.entry(header::ACCEPT)
+        .or_insert(HeaderValue::from_static("*/*"));
     if let Some(basic) = &target.basic {
         map.insert(header::AUTHORIZATION, basic.clone());
     }
     for (name, value) in headers {
-        if own_origin || is_selecting_header(name.as_str()) {
+        if target.own || is_selecting_header(name.as_str()) {
             let value = HeaderValue::from_str(value.expose_secret());
             let unusable = |_| Failed::new(Failure::Unusable, "a header that cannot be sent");
             let mut value = value.map_err(unusable)?;

@@ -58,6 +58,8 @@ pub(super) struct Landed {
     pub(super) validators: Validators,
     pub(super) not_modified: bool,
     pub(super) started_at: SystemTime,
+    /// Credentials of this service went along.
+    pub(super) lent: bool,
 }
 
 /// What a download took.
@@ -81,6 +83,8 @@ pub(super) struct Download<'a> {
     stitched: bool,
     /// The origin began again when it was asked for the rest.
     restarted: bool,
+    /// Credentials of this service went along.
+    lent: bool,
 }
 
 /// A body of which not all has come.
@@ -105,6 +109,7 @@ impl<'a> Download<'a> {
             partial: None,
             stitched: false,
             restarted: false,
+            lent: false,
         }
     }
 
@@ -175,7 +180,9 @@ impl<'a> Download<'a> {
             response,
             redirected_to,
             slot,
+            lent,
         } = answer;
+        self.lent |= lent;
         let (head, body) = response.into_parts();
         if head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none() {
             self.started_at = slot.since;
@@ -335,6 +342,7 @@ impl<'a> Download<'a> {
             validators,
             not_modified: false,
             started_at: self.started_at,
+            lent: self.lent,
         }
     }
 }

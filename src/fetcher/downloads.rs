@@ -122,6 +122,9 @@ impl Downloads {
             order.target.url.as_str().hash(hasher);
             let basic = order.target.basic.as_ref();
             basic.map(|value| value.as_bytes()).hash(hasher);
+            // A rule's user info may read like a client's; what came with it is
+            // nobody's to share.
+            order.target.lent.hash(hasher);
             canonical_id.hash(hasher);
             order.integrity.is_some().hash(hasher);
             order.headers.len().hash(hasher);

@@ -26,6 +26,7 @@ use super::proxy::{Proxy, read_proxy_credential};
 use super::rules::{Running, is_file_type, with_credentials};
 use super::spool::Spool;
 use super::target::Target;
+use super::watch::OriginFiles;
 use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
 use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, RESOURCE_TYPE, Uri};
 use crate::digest::Digest;
@@ -45,6 +46,7 @@ pub struct HttpFetcher {
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) client: Client,
+    pub(super) files: OriginFiles,
     pub(super) spool: Spool,
     /// Bodies of which a part is kept until the origin is asked for the rest.
     pub(super) parts: Semaphore,
@@ -77,7 +79,8 @@ impl HttpFetcher {
         let proxy = proxy(&settings).map_err(|(key, problem)| wrong(key, problem));
         let tls = tls::connector(settings.ca.as_deref(), settings.http2);
         let tls = tls.map_err(|problem| wrong("ca", problem));
-        let (Ok(tls), Ok(proxy), true) = (tls, proxy, errors.is_empty()) else {
+        let files = OriginFiles::open(&settings).map_err(|more| errors.extend(more));
+        let (Ok(tls), Ok(proxy), Ok(files), true) = (tls, proxy, files, errors.is_empty()) else {
             return Err(errors);
         };
         let (deny, allow) = (settings.deny_cidr.clone(), settings.allow_cidr.clone());
@@ -97,7 +100,12 @@ impl HttpFetcher {
         let exchange = Exchange::new(connector, hosts, proxy, settings.first_byte_timeout);
         let spool_dir = settings.spool_dir.clone();
         let inner = Inner {
-            client: Client::new(exchange, settings.max_redirects),
+            client: Client::new(
+                exchange,
+                Arc::clone(&files.credentials),
+                settings.max_redirects,
+            ),
+            files,
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
             parts: Semaphore::new(settings.max_concurrent),
             backoff: Backoff::new(settings.retry_delay),
@@ -108,6 +116,12 @@ impl HttpFetcher {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// The files with rules and credentials, which may change.
+    #[must_use]
+    pub fn files(&self) -> OriginFiles {
+        self.inner.files.clone()
     }
 
     /// Learns from the cache what it takes, and whether it lets the caller ask
@@ -221,7 +235,7 @@ impl Fetcher for HttpFetcher {
             started_at: landed.started_at,
             validators: landed.validators,
             verified: landed.computed,
-            with_credentials: with_credentials(request, uri_index),
+            with_credentials: landed.lent || with_credentials(request, uri_index),
             origin_bytes: spent.bytes,
             attempts: spent.attempts,
         })

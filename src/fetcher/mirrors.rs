@@ -19,9 +19,10 @@ use super::fetch::{Inner, Job};
 use super::hashes::mismatch;
 use super::receive::Stop;
 use super::rules::headers;
+use super::rules_in_force::told;
 use super::target::Target;
 use super::{Failure, FetchError, FetchRequest};
-use crate::asset::{BAZEL_CANONICAL_ID, Checksum};
+use crate::asset::{BAZEL_CANONICAL_ID, Checksum, is_selecting_header};
 
 /// The longest that one request waits in all for origins to recover: beyond it
 /// the client had better hear of it, and when to ask again.
@@ -98,33 +99,26 @@ impl<'a> Mirrors<'a> {
         let canonical_id = request.qualifiers.get(BAZEL_CANONICAL_ID);
         let (mut mirrors, mut unusable) = (Vec::new(), Vec::new());
         for (uri_index, uri) in request.uris.iter().enumerate() {
-            let target = match Target::parse(uri) {
-                Ok(target) => target,
-                Err(text) => {
-                    unusable.push((uri_index, Failed::new(Failure::NotFound, text)));
+            let targets = match inner.files.rules.targets(uri) {
+                Ok(targets) => targets,
+                Err(failed) => {
+                    unusable.push((uri_index, failed));
                     continue;
                 }
             };
-            let order = Order {
-                context: job.context.clone(),
-                scope: request.scope.clone(),
-                integrity: request.integrity.clone(),
-                target,
-                headers: headers(request, uri_index),
-                known: request.known.get(uri_index).cloned().flatten(),
-                hashes: job.hashes.clone(),
-                limit: job.limit,
-            };
-            mirrors.push(Mirror {
-                key: inner.downloads.key(&order, canonical_id),
-                uri_index,
-                order: Arc::new(order),
-                tries: 0,
-                seen: None,
-                retry_at: Instant::now(),
-                last: None,
-                over: false,
-            });
+            for target in targets {
+                let order = order(&job, uri_index, target);
+                mirrors.push(Mirror {
+                    key: inner.downloads.key(&order, canonical_id),
+                    uri_index,
+                    order: Arc::new(order),
+                    tries: 0,
+                    seen: None,
+                    retry_at: Instant::now(),
+                    last: None,
+                    over: false,
+                });
+            }
         }
         Self {
             inner,
@@ -187,7 +181,8 @@ impl<'a> Mirrors<'a> {
         let attempts = self.inner.settings.attempts;
         let mirror = &mut self.mirrors[index];
         mirror.over = !failed.is_passing() || mirror.tries >= attempts;
-        mirror.last = Some(failed);
+        let by_rule = mirror.order.target.by_rule.as_deref();
+        mirror.last = Some(told(by_rule, failed));
     }
 
     /// Tries one mirror once. What others got may be of no use here; then a
@@ -321,6 +316,23 @@ impl<'a> Mirrors<'a> {
             failures.add(uri_index, failed.after(tries));
         }
         failures.into_error(self.counts.attempts)
+    }
+}
+
+/// What to download from one URL that is asked for a URI.
+fn order(job: &Job<'_>, uri_index: usize, target: Target) -> Order {
+    let request = job.request;
+    let mut headers = headers(request, uri_index);
+    headers.retain(|(name, _)| target.own || is_selecting_header(name.as_str()));
+    Order {
+        context: job.context.clone(),
+        scope: request.scope.clone(),
+        integrity: request.integrity.clone(),
+        target,
+        headers,
+        known: request.known.get(uri_index).cloned().flatten(),
+        hashes: job.hashes.clone(),
+        limit: job.limit,
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! In reading order: `fetch` (one request), `mirrors` (its URIs in rounds, with
 //! `backoff` between), `downloads` (one download per URL, which requests
-//! share), `download` (one URL into the cache, with `resume` after a cut),
-//! `client` (one origin, its redirects), `exchange` (one request), `hosts`
-//! (whose turn it is), `connector`, `policy`, `proxy` and `tunnel` (what is
-//! dialled), `connections` (how many), `receive`, `hashes`, `sink` and `spool` (one body), `deposit`
-//! (into the cache), `failed` (what is said if none delivers).
+//! share), `rules_in_force` and `url_rules` (which URLs), `download` (one URL
+//! into the cache, with `resume` after a cut), `client` (one origin, its
+//! redirects), `credentials` (what this service shows it), `exchange` (one
+//! request), `hosts` (whose turn it is), `connector`, `policy`, `proxy` and
+//! `tunnel` (what is dialled), `connections` (how many), `receive`, `hashes`,
+//! `sink` and `spool` (one body), `deposit` (into the cache), `failed` (what is
+//! said if none delivers).
 //! Not for: which RPC a failure becomes (`api::status`), nor for the same
 //! request asked again (`resolver`).
 //! Called by: `resolver`.
@@ -15,6 +17,7 @@ mod backoff;
 mod client;
 mod connections;
 mod connector;
+mod credentials;
 mod deposit;
 mod download;
 mod downloads;
@@ -23,6 +26,7 @@ mod exchange;
 mod failed;
 mod fetch;
 mod hashes;
+mod host;
 mod hosts;
 mod mirrors;
 mod policy;
@@ -31,6 +35,7 @@ mod rate;
 mod receive;
 mod resume;
 mod rules;
+mod rules_in_force;
 mod settings;
 mod sink;
 mod spool;
@@ -38,18 +43,25 @@ mod stream;
 mod target;
 mod tls;
 mod tunnel;
+mod url_rules;
+mod watch;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
+pub use credentials::{CredentialFileError, HeaderFile, HostPattern, Netrc, OriginCredential};
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
 pub use proxy::{NoProxy, ProxyAddress, read_proxy_credential};
 pub use rate::Rate;
 pub use settings::{Settings, SettingsError};
+pub use url_rules::{RulesError, UrlRules};
+pub use watch::OriginFiles;
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
 use crate::digest::{Digest, Scope};

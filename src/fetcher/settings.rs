@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::OriginCredential;
 use super::{NoProxy, ProxyAddress, Rate};
 
 const KIB: u64 = 1 << 10;
@@ -29,6 +30,14 @@ pub struct Settings {
     pub deny_cidr: Vec<IpNet>,
     /// A PEM file with certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
+    /// A file with rules about which URLs are asked.
+    pub rules: Option<PathBuf>,
+    /// Act as if there were no rules, and only tell what they would do.
+    pub rules_report_only: bool,
+    /// A netrc file with this service's logins.
+    pub netrc: Option<PathBuf>,
+    /// Files with headers of this service, by host.
+    pub credentials: Vec<OriginCredential>,
     /// Offer HTTP/2 to origins (after HTTP/1.1).
     pub http2: bool,
     /// Time for name look-up, connection and TLS together.
@@ -76,6 +85,10 @@ impl Default for Settings {
             allow_cidr: Vec::new(),
             deny_cidr: Vec::new(),
             ca: None,
+            rules: None,
+            rules_report_only: false,
+            netrc: None,
+            credentials: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_secs(60),

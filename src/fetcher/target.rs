@@ -20,6 +20,12 @@ pub(super) struct Target {
     pub(super) url: Url,
     /// The user info as an `Authorization` value; for this origin only.
     pub(super) basic: Option<HeaderValue>,
+    /// That user info is this service's: a rule says it.
+    pub(super) lent: bool,
+    /// The client meant this origin, so its headers may go there.
+    pub(super) own: bool,
+    /// Which origin a rule has asked in place of the client's, if it does.
+    pub(super) by_rule: Option<String>,
 }
 
 impl Target {
@@ -48,7 +54,26 @@ impl Target {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.set_fragment(None);
-        Self { url, basic }
+        Self {
+            url,
+            basic,
+            lent: false,
+            own: true,
+            by_rule: None,
+        }
+    }
+
+    /// What a rule puts in place of this one, with what of this one may go
+    /// there.
+    pub(super) fn instead(&self, mut other: Self) -> Self {
+        other.own = self.same_origin(&other);
+        other.lent = other.basic.is_some();
+        let changed = other.url != self.url;
+        other.by_rule = changed.then(|| other.url.origin().ascii_serialization());
+        if other.own && !other.lent {
+            other.basic.clone_from(&self.basic);
+        }
+        other
     }
 
     /// Where a redirect with this `Location` leads. `pinned`: a checksum will
@@ -66,8 +91,11 @@ impl Target {
             )),
             (_, "http" | "https") => {
                 let mut next = Self::from_url(url);
-                if next.basic.is_none() && next.same_origin(self) {
+                let stays = next.same_origin(self);
+                next.own = self.own && stays;
+                if next.basic.is_none() && stays {
                     next.basic.clone_from(&self.basic);
+                    next.lent = self.lent;
                 }
                 Ok(next)
             }
@@ -177,6 +205,29 @@ mod tests {
         assert!(basic.is_sensitive());
         assert_eq!(basic, "Basic dXNAZXI6cDpzcw==");
         assert_eq!(parse("http://h/").unwrap().basic, None);
+    }
+
+    #[test]
+    fn what_a_rule_chose_gets_what_was_meant_for_its_origin_only() {
+        let asked = parse("http://u:p@h/x").unwrap();
+        let instead = |to: &str| asked.instead(parse(to).unwrap());
+        let same = instead("http://h/y");
+        assert!(same.own && !same.lent && same.basic == asked.basic);
+        assert_eq!(same.by_rule.as_deref(), Some("http://h"));
+        assert_eq!(instead("http://h/x").by_rule, None);
+        for to in ["https://h/x", "http://h:81/x", "http://g/x"] {
+            let other = instead(to);
+            assert!(!other.own && !other.lent && other.basic.is_none(), "{to}");
+        }
+        let lent = instead("http://me:own@h/x");
+        assert!(lent.own && lent.lent && lent.basic != asked.basic);
+        let value = HeaderValue::from_static;
+        let on = lent.redirected(&value("/z"), true).unwrap();
+        assert!(on.own && on.lent && on.basic == lent.basic);
+        let off = lent.redirected(&value("http://g/z"), true).unwrap();
+        assert!(!off.own && !off.lent && off.basic.is_none());
+        let back = off.redirected(&value("http://h/z"), true).unwrap();
+        assert!(!back.own, "who left does not come back with credentials");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
-use crate::fetcher::{self, HttpFetcher};
+use crate::fetcher::{self, HttpFetcher, OriginFiles};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{
@@ -40,6 +40,7 @@ pub(super) struct Assembly {
     identity: Identity,
     errors: ErrorSettings,
     references: ReferenceSettings,
+    origin_files: OriginFiles,
     probes: Probes,
     prober: Option<Prober>,
     /// Starts when health goes off, before the drain does.
@@ -78,7 +79,7 @@ impl Assembly {
         if let Some(prober) = &prober {
             probes.attach(prober.clone());
         }
-        let resolver = resolver(config, store, far, drain)?;
+        let (resolver, origin_files) = resolver(config, store, far, drain)?;
         Ok(Self {
             identity,
             backend,
@@ -87,6 +88,7 @@ impl Assembly {
             observer,
             errors: error_settings(config),
             references,
+            origin_files,
             probes,
             prober,
             stopping,
@@ -96,6 +98,11 @@ impl Assembly {
     /// What is known of the cache, and what finds out; `None` is nothing.
     pub(super) fn prober(&self) -> (Probes, Option<Prober>) {
         (self.probes.clone(), self.prober.clone())
+    }
+
+    /// Rules and credentials for origins, which may change.
+    pub(super) fn origin_files(&self) -> OriginFiles {
+        self.origin_files.clone()
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
@@ -139,7 +146,7 @@ pub(super) fn explaining(config: &Config, backend: &Backend) -> anyhow::Result<O
     let (references, probes) = (reference_settings(config)?, Probes::default());
     let store = ActionCacheStore::new(cache.clone(), references, probes);
     let store = with_references(store, backend.references());
-    resolver(config, store, cache, Drain::new())
+    Ok(resolver(config, store, cache, Drain::new())?.0)
 }
 
 fn resolver(
@@ -147,14 +154,14 @@ fn resolver(
     store: ActionCacheStore,
     cache: Cache,
     drain: Drain,
-) -> anyhow::Result<OurResolver> {
+) -> anyhow::Result<(OurResolver, OriginFiles)> {
     let fetcher = HttpFetcher::new(fetch_settings(config), cache.clone())
         .map_err(|errors| anyhow::anyhow!(join(&errors)))
         .context("fetching")?;
     let (settings, runtime) = (resolver_settings(config), Handle::current());
-    Ok(Resolver::new(
-        store, fetcher, cache, settings, drain, runtime,
-    ))
+    let files = fetcher.files();
+    let resolver = Resolver::new(store, fetcher, cache, settings, drain, runtime);
+    Ok((resolver, files))
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {
@@ -208,6 +215,10 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
         allow_cidr: fetch.allow_cidr,
         deny_cidr: fetch.deny_cidr,
         ca: fetch.ca,
+        rules: fetch.rules,
+        rules_report_only: fetch.rules_report_only,
+        netrc: fetch.netrc,
+        credentials: fetch.credentials,
         connect_timeout: fetch.connect_timeout,
         first_byte_timeout: fetch.first_byte_timeout,
         stall_timeout: fetch.stall_timeout,

@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
 
-/// How often the file of the service's credential is looked at: tokens live
+/// How often files with credentials are looked at, and rules: tokens live
 /// shorter than certificates.
 const CREDENTIAL: Duration = Duration::from_secs(2);
 
@@ -104,6 +104,8 @@ async fn serve(
         told,
     )?;
     let (probes, prober) = assembly.prober();
+    let origin_files = assembly.origin_files();
+    process.background.spawn(origin_files.watch(CREDENTIAL));
     let required = !config.probe.require.is_empty();
     if let Some(prober) = prober.as_ref().filter(|_| required) {
         tokio::select! {

@@ -28,6 +28,7 @@ mod layers;
 mod listeners;
 mod negatives;
 mod operating;
+mod origin_policy;
 mod origin_proxy;
 mod presence;
 mod probe;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use assetgate::config::{KEYS, Sources, load};
+use assetgate::fetcher::UrlRules;
 use assetgate::resolver::Missed;
 
 fn root() -> PathBuf {
@@ -126,6 +127,16 @@ fn every_setting_stands_in_the_readme_with_its_flag_and_default() {
     told.sort_unstable();
     expected.sort_unstable();
     assert_eq!(told, expected);
+}
+
+#[test]
+fn rules_for_urls_are_rules() {
+    let all = blocks("downloader-config");
+    assert!(!all.is_empty());
+    for (path, text) in all {
+        let parsed = UrlRules::parse(&text);
+        parsed.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 }
 
 #[test]

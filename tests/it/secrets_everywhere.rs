@@ -116,6 +116,102 @@ async fn origin(gate: &Gate) -> Serving {
     origin.start().await
 }
 
+/// An origin this service has credentials of its own for: from a netrc, from a
+/// file of headers and from a rule. It repeats them too.
+struct Own {
+    origin: Serving,
+    files: TempDir,
+}
+
+impl Own {
+    async fn new() -> Self {
+        let echo = format!("\"{ORIGIN}-etag\"");
+        let origin = Origin::new().ip("127.0.0.2");
+        let content = Reply::ok("own")
+            .header("ETag", &echo)
+            .header("X-Echo", &echo);
+        let away = Reply::redirect(&format!("http://10.0.0.1/?token={ORIGIN}"));
+        let origin = origin
+            .reply("/own", content)
+            .status("/403", 403)
+            .reply("/away", away)
+            .start()
+            .await;
+        let files = TempDir::new().unwrap();
+        let write = |name: &str, text: String| {
+            std::fs::write(files.path().join(name), text).unwrap();
+        };
+        let login = format!("login {ORIGIN}-login password \"{ORIGIN} netrc\"");
+        write(
+            "netrc",
+            format!("machine 127.0.0.2 {login}\ndefault {login}\n"),
+        );
+        write("headers", format!("X-Own: {ORIGIN}-file\n"));
+        let at = origin.address();
+        let rule = format!("rewrite ruled.invalid/(.*) {ORIGIN}:{ORIGIN}-rule@{at}/$1\n");
+        write("rules", rule + "block blocked.invalid\n");
+        Self { origin, files }
+    }
+
+    fn give(&self, proxy: Proxy) -> Proxy {
+        let file = |name: &str| self.files.path().join(name);
+        proxy
+            .arg("--origin-netrc")
+            .arg(file("netrc"))
+            .arg("--origin-credentials")
+            .arg(format!("127.0.0.2={}", file("headers").display()))
+            .arg("--origin-rules")
+            .arg(file("rules"))
+    }
+
+    /// Fetches with them, in success and in failure.
+    async fn used(&self, client: &Client, told: &mut Told) {
+        let by_rule = |path: &str| format!("http://ruled.invalid{path}");
+        for uri in [self.origin.url("/own"), by_rule("/own")] {
+            for ask in [
+                fetch_blob(&[&uri]),
+                pinned(fetch_blob(&[&uri]), b"own"),
+                pinned(fetch_blob(&[&uri]), b"other"),
+                request("all", &uri, ORIGIN),
+            ] {
+                told.fetch(client, ask).await;
+            }
+        }
+        for path in ["/403", "/none", "/away"] {
+            told.fetch(client, fetch_blob(&[self.origin.url(path)]))
+                .await;
+            told.fetch(client, fetch_blob(&[by_rule(path)])).await;
+        }
+        let blocked = request("all", "http://blocked.invalid/", ORIGIN);
+        told.fetch(client, blocked).await;
+        // A file of secrets that becomes one that is no good, and is told so.
+        let broken = format!("{ORIGIN}: {ORIGIN}\nmachine 127.0.0.2 {ORIGIN}\n");
+        for name in ["netrc", "headers", "rules"] {
+            std::fs::write(self.files.path().join(name), &broken).unwrap();
+        }
+        let seen = self.origin.seen_at("/own");
+        let netrc = STANDARD.encode(format!("{ORIGIN}-login:{ORIGIN} netrc"));
+        let rule = STANDARD.encode(format!("{ORIGIN}:{ORIGIN}-rule"));
+        for basic in [netrc, rule] {
+            let shown = |s: &&crate::support::origin::Seen| {
+                s.all("authorization") == [format!("Basic {basic}")]
+            };
+            assert!(seen.iter().any(|s| shown(&s)), "{seen:?}");
+        }
+        let own = format!("{ORIGIN}-file");
+        assert!(seen.iter().all(|s| s.header("x-own") == Some(&own)));
+    }
+
+    /// Waits until it was told that none of the files is any good.
+    async fn complained_of(proxy: &Running) {
+        eventually("complaints about three files", async || {
+            let logs = proxy.stderr().text();
+            (logs.matches("the old ones stay in use").count() >= 3).then_some(())
+        })
+        .await;
+    }
+}
+
 /// Everything clients were told.
 #[derive(Default)]
 struct Told(Vec<u8>);
@@ -374,10 +470,11 @@ async fn refusals(
 async fn over_a_remote_cache(proxy: Proxy, more: &str, service: &str) {
     let (gate, spool) = (Gate::new(), TempDir::new().unwrap());
     let origin = origin(&gate).await;
+    let own = Own::new().await;
     let cache = Upstream::start();
     cache.record_messages();
     let (_dir, keys) = signing();
-    let proxy = proxy.config(spooling(spool.path(), &keys, more));
+    let proxy = own.give(proxy).config(spooling(spool.path(), &keys, more));
     let proxy = proxy.upstream(&cache).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     let client = authenticated(&client);
@@ -386,6 +483,8 @@ async fn over_a_remote_cache(proxy: Proxy, more: &str, service: &str) {
     failures(&client, &origin, &mut told).await;
     pushes(&client, &mut told).await;
     spooled(&proxy, &client, &origin, &gate, spool.path()).await;
+    own.used(&client, &mut told).await;
+    Own::complained_of(&proxy).await;
     assert!(
         cache.entries().len() > FORMS.len(),
         "references were recorded"
@@ -424,7 +523,10 @@ async fn l7_p4_no_secret_lands_in_the_embedded_cache() {
     );
     let origin = origin(&gate).await;
     let (_dir, keys) = signing();
-    let proxy = Proxy::new().config(spooling(spool.path(), &keys, ""));
+    let own = Own::new().await;
+    let proxy = own
+        .give(Proxy::new())
+        .config(spooling(spool.path(), &keys, ""));
     let proxy = proxy.data_dir(data.path()).log_level("trace");
     let (proxy, client) = proxy.connected().await;
     let client = authenticated(&client);
@@ -433,6 +535,8 @@ async fn l7_p4_no_secret_lands_in_the_embedded_cache() {
     failures(&client, &origin, &mut told).await;
     pushes(&client, &mut told).await;
     spooled(&proxy, &client, &origin, &gate, spool.path()).await;
+    own.used(&client, &mut told).await;
+    Own::complained_of(&proxy).await;
     assert_unmarked(&proxy, &told).await;
     proxy.terminate();
     proxy.ended().await;
@@ -456,8 +560,11 @@ async fn l7_p4_no_secret_is_logged_at_any_level() {
     let proxy = Proxy::new().upstream(&cache).variable("RUST_LOG", "trace");
     let proxy = proxy.arg("--upstream-credential").arg(&file);
     let proxy = proxy.config("[push]\ninstances = [\"*\"]\n");
-    let (proxy, client) = proxy.connected().await;
+    let own = Own::new().await;
+    let (proxy, client) = own.give(proxy).connected().await;
     let client = authenticated(&client);
+    own.used(&client, &mut Told::default()).await;
+    Own::complained_of(&proxy).await;
     for form in FORMS {
         let loaded = request(form, &origin.url(&format!("/{form}")), ORIGIN);
         hit(client.fetch_blob(loaded).await);
