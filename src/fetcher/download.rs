@@ -12,17 +12,20 @@ use std::time::SystemTime;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::client::{Answer, Ask};
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hashes::Hashes;
+use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
-use super::rules::{self, class, content_length, count, usable};
+use super::rules::{self, content_length, usable};
 use super::sink::{Flow, Received, Sink};
+use super::spool::Content;
 use super::target::Target;
-use super::{Failure, FetchError, Known, deposit};
+use super::{Failure, FetchError, Known, deposit, measure};
 use crate::asset::{Checksum, Integrity, SecretValue, Validators};
 use crate::digest::{Digest, Scope};
 use crate::upstream::CallContext;
@@ -71,6 +74,7 @@ pub(super) struct Spent {
 pub(super) struct Download<'a> {
     inner: &'a Inner,
     order: &'a Order,
+    tracker: &'a Tracker,
     started_at: SystemTime,
     spent: Spent,
     partial: Option<Partial<'a>>,
@@ -90,10 +94,11 @@ struct Partial<'a> {
 }
 
 impl<'a> Download<'a> {
-    pub(super) fn new(inner: &'a Inner, order: &'a Order) -> Self {
+    pub(super) fn new(inner: &'a Inner, order: &'a Order, tracker: &'a Tracker) -> Self {
         Self {
             inner,
             order,
+            tracker,
             started_at: SystemTime::now(),
             spent: Spent::default(),
             partial: None,
@@ -128,9 +133,9 @@ impl<'a> Download<'a> {
             if !resumable || in_vain >= settings.attempts || self.spent.requests >= REQUESTS {
                 return Err(failed.into());
             }
-            metrics::counter!("assetgate_origin_resumes_total").increment(1);
             tracing::debug!(reason = %failed.text, "a download is gone on with");
             let wait = self.inner.backoff.after(in_vain, failed.retry_after());
+            self.tracker.phase(Phase::Waiting);
             tokio::time::sleep(wait).await;
         }
     }
@@ -148,6 +153,8 @@ impl<'a> Download<'a> {
             known: order.known.as_ref().map(|k| k.validators.clone()),
         };
         self.spent.requests += 1;
+        self.tracker.attempt(self.spent.requests);
+        let since = Instant::now();
         let pinned = order.integrity.is_some();
         let answer = self
             .inner
@@ -157,12 +164,14 @@ impl<'a> Download<'a> {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
         };
-        match &outcome {
-            Ok(landed) if landed.not_modified => count("not_modified"),
-            Ok(_) => count("ok"),
-            Err(Stop::Origin(failed)) => count(class(&failed.failure)),
-            Err(Stop::Fatal(_)) => {}
-        }
+        let class = match &outcome {
+            Ok(landed) if landed.not_modified => "not_modified",
+            Ok(_) => "ok",
+            Err(Stop::Origin(failed)) => measure::class(&failed.failure),
+            Err(Stop::Fatal(_)) => return outcome,
+        };
+        let host = order.target.url.host_str().unwrap_or_default();
+        measure::request(class, host, since);
         outcome
     }
 
@@ -177,6 +186,7 @@ impl<'a> Download<'a> {
             StatusCode::PARTIAL_CONTENT if ask.from.is_some() => self.go_on(&head, body).await,
             StatusCode::RANGE_NOT_SATISFIABLE if ask.from.is_some() => {
                 self.partial = None;
+                measure::resumed("refused");
                 let text = "the rest of a body that was cut off could not be had";
                 Err(Failed::unavailable(text).into())
             }
@@ -208,10 +218,13 @@ impl<'a> Download<'a> {
         };
         let (first, total) = (partial.sink.received(), partial.bounds.announced);
         if !is_the_rest(&head.headers, first, total) {
+            measure::resumed("unusable");
             let text = "what came was not the rest of a body that was cut off";
             return Err(Failed::unavailable(text).into());
         }
         self.stitched = true;
+        measure::resumed("resumed");
+        self.tracker.announce(total);
         self.body(partial, body).await
     }
 
@@ -219,6 +232,10 @@ impl<'a> Download<'a> {
     async fn begin(&mut self, head: &Parts, body: Incoming) -> Result<Landed, Stop> {
         // What was there before is of another version.
         self.restarted = self.partial.take().is_some();
+        if self.restarted {
+            measure::resumed("restarted");
+        }
+        self.tracker.restart();
         self.stitched = false;
         let order = self.order;
         let bounds = Bounds {
@@ -233,6 +250,7 @@ impl<'a> Download<'a> {
         if let Some((digest, checksum)) = self.present(bounds.announced).await? {
             return Ok(self.landed(digest, vec![checksum], validators));
         }
+        self.tracker.announce(bounds.announced);
         let sink = self.sink(bounds.announced).await?;
         let partial = Partial {
             sink,
@@ -263,10 +281,10 @@ impl<'a> Download<'a> {
     }
 
     async fn body(&mut self, mut partial: Partial<'a>, body: Incoming) -> Result<Landed, Stop> {
-        let total = &mut self.spent.bytes;
+        let (total, tracker) = (&mut self.spent.bytes, self.tracker);
         let arrived = |n: usize| {
             *total += n as u64;
-            metrics::counter!("assetgate_origin_bytes_total").increment(n as u64);
+            tracker.received(n);
         };
         let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
         match flow {
@@ -309,6 +327,8 @@ impl<'a> Download<'a> {
             verified,
             content,
         } = partial.sink.finish().await?;
+        self.tracker.phase(Phase::Storing);
+        measure::body(content.as_ref().map_or("streamed", Content::place));
         let stored = match content {
             Some(content) => deposit::upload(cache, context, scope, &digest, content).await,
             None => deposit::kept(cache, context, scope, &digest).await,

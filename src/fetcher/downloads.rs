@@ -30,6 +30,7 @@ use super::FetchError;
 use super::download::{Download, Landed, Order, Spent};
 use super::failed::Failed;
 use super::fetch::Inner;
+use super::progress::Tracker;
 use super::receive::Stop;
 use crate::digest::{Fingerprint, Fingerprinter};
 
@@ -84,6 +85,8 @@ pub(super) struct Running {
     /// What it was begun for.
     pub(super) order: Arc<Order>,
     has_begun: Arc<AtomicBool>,
+    /// Shows it to those who look.
+    pub(super) tracker: Arc<Tracker>,
     outcome: watch::Receiver<Option<Ended>>,
     _task: JoinSet<()>,
 }
@@ -181,11 +184,15 @@ impl Downloads {
         }
         let (sender, outcome) = watch::channel(None);
         let has_begun = Arc::<AtomicBool>::default();
+        let target = &order.target;
+        let host = target.url.host_str().unwrap_or_default().to_owned();
+        let tracker = Arc::new(inner.progress.begin(target.redacted(), host));
         let flight = Flight {
             inner: Arc::clone(inner),
             order: Arc::clone(order),
             key,
             has_begun: Arc::clone(&has_begun),
+            tracker: Arc::clone(&tracker),
             outcome: sender,
         };
         let mut task = JoinSet::new();
@@ -196,6 +203,7 @@ impl Downloads {
             caller,
             order: Arc::clone(order),
             has_begun,
+            tracker,
             outcome,
             _task: task,
         });
@@ -300,6 +308,7 @@ struct Flight {
     order: Arc<Order>,
     key: Key,
     has_begun: Arc<AtomicBool>,
+    tracker: Arc<Tracker>,
     outcome: watch::Sender<Option<Ended>>,
 }
 
@@ -326,6 +335,6 @@ impl Flight {
             return (lost().result, Spent::default());
         };
         self.has_begun.store(true, Ordering::Relaxed);
-        Download::new(inner, &self.order).run().await
+        Download::new(inner, &self.order, &self.tracker).run().await
     }
 }

@@ -5,7 +5,8 @@
 //! share), `download` (one URL into the cache, with `resume` after a cut),
 //! `client` (one origin, its redirects), `connector` and `policy` (which
 //! addresses are dialled), `receive`, `hashes`, `sink` and `spool` (one body),
-//! `deposit` (into the cache), `failed` (what is said if none delivers).
+//! `deposit` (into the cache), `failed` (what is said if none delivers),
+//! `progress` and `measure` (what can be seen of all that).
 //! Not for: which RPC a failure becomes (`api::status`), nor for the same
 //! request asked again (`resolver`).
 //! Called by: `resolver`.
@@ -20,8 +21,10 @@ mod error;
 mod failed;
 mod fetch;
 mod hashes;
+mod measure;
 mod mirrors;
 mod policy;
+mod progress;
 mod receive;
 mod resume;
 mod rules;
@@ -40,6 +43,7 @@ use std::time::{Duration, SystemTime};
 
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
+pub use progress::{Entry, Phase, Progress, Tracker, Waiters, Wanting};
 pub use settings::{Settings, SettingsError};
 
 use crate::asset::{AssetKind, Checksum, Integrity, OriginHeaders, Qualifiers, Uri, Validators};
@@ -86,6 +90,8 @@ pub struct FetchRequest {
     /// By URI: content the cache has of it, which will do if the origin says
     /// that it is still current. Not for pinned requests.
     pub known: Vec<Option<Known>>,
+    /// The callers who wait for it; to be shown, nothing depends on them.
+    pub waiters: Waiters,
 }
 
 /// Content an origin served before.

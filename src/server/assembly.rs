@@ -17,7 +17,7 @@ use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
-use crate::fetcher::{self, HttpFetcher};
+use crate::fetcher::{self, HttpFetcher, Progress};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{
@@ -42,6 +42,7 @@ pub(super) struct Assembly {
     references: ReferenceSettings,
     probes: Probes,
     prober: Option<Prober>,
+    progress: Progress,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -78,7 +79,9 @@ impl Assembly {
         if let Some(prober) = &prober {
             probes.attach(prober.clone());
         }
-        let resolver = resolver(config, store, far, drain)?;
+        let fetcher = fetcher(config, &far)?;
+        let progress = fetcher.progress();
+        let resolver = resolver(config, store, fetcher, far, drain);
         Ok(Self {
             identity,
             backend,
@@ -89,6 +92,7 @@ impl Assembly {
             references,
             probes,
             prober,
+            progress,
             stopping,
         })
     }
@@ -96,6 +100,11 @@ impl Assembly {
     /// What is known of the cache, and what finds out; `None` is nothing.
     pub(super) fn prober(&self) -> (Probes, Option<Prober>) {
         (self.probes.clone(), self.prober.clone())
+    }
+
+    /// The downloads under way.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
@@ -139,22 +148,25 @@ pub(super) fn explaining(config: &Config, backend: &Backend) -> anyhow::Result<O
     let (references, probes) = (reference_settings(config)?, Probes::default());
     let store = ActionCacheStore::new(cache.clone(), references, probes);
     let store = with_references(store, backend.references());
-    resolver(config, store, cache, Drain::new())
+    let fetcher = fetcher(config, &cache)?;
+    Ok(resolver(config, store, fetcher, cache, Drain::new()))
 }
 
 fn resolver(
     config: &Config,
     store: ActionCacheStore,
+    fetcher: HttpFetcher,
     cache: Cache,
     drain: Drain,
-) -> anyhow::Result<OurResolver> {
-    let fetcher = HttpFetcher::new(fetch_settings(config), cache.clone())
-        .map_err(|errors| anyhow::anyhow!(join(&errors)))
-        .context("fetching")?;
+) -> OurResolver {
     let (settings, runtime) = (resolver_settings(config), Handle::current());
-    Ok(Resolver::new(
-        store, fetcher, cache, settings, drain, runtime,
-    ))
+    Resolver::new(store, fetcher, cache, settings, drain, runtime)
+}
+
+fn fetcher(config: &Config, cache: &Cache) -> anyhow::Result<HttpFetcher> {
+    HttpFetcher::new(fetch_settings(config), cache.clone())
+        .map_err(|errors| anyhow::anyhow!(join(&errors)))
+        .context("fetching")
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {
