@@ -2,11 +2,12 @@
 //! Prometheus. Reads only; there is nothing here to change.
 //!
 //! `/livez` (also `/healthz`, `/-/healthy`), `/readyz`, `/metrics`, `/status`
-//! (JSON), `/` (HTML).
+//! (JSON), `/fetches` (HTML or JSON), `/` (HTML).
 //! Not for: gRPC health (`server`), nor for finding out whether the cache can
 //! be reached: [`State`] is told.
 //! Called by: `server`.
 
+mod fetches;
 mod host;
 mod pages;
 mod serve;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::fetcher::Entry;
 use crate::store::Report;
 
 pub use host::AllowedHosts;
@@ -61,6 +63,7 @@ pub struct State {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     facts: Arc<dyn Fn() -> Vec<Fact> + Send + Sync>,
     reports: Arc<dyn Fn() -> Vec<Arc<Report>> + Send + Sync>,
+    fetches: Arc<dyn Fn() -> Vec<Entry> + Send + Sync>,
 }
 
 impl State {
@@ -76,7 +79,18 @@ impl State {
             metrics: Arc::new(metrics),
             facts: Arc::new(facts),
             reports: Arc::new(Vec::new),
+            fetches: Arc::new(Vec::new),
         }
+    }
+
+    /// With the downloads under way, asked for at each request.
+    #[must_use]
+    pub fn with_fetches(
+        mut self,
+        fetches: impl Fn() -> Vec<Entry> + Send + Sync + 'static,
+    ) -> Self {
+        self.fetches = Arc::new(fetches);
+        self
     }
 
     /// With what probes of the cache found, asked for at each request.

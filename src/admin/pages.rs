@@ -14,16 +14,18 @@ use axum::routing::any;
 use http::{Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::{AllowedHosts, State};
+use super::{AllowedHosts, State, fetches as listing};
 use crate::store::Report;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 
 /// The admin pages.
 pub fn router(state: State, hosts: AllowedHosts) -> Router {
     Router::new()
         .route("/", any(page))
         .route("/status", any(status))
+        .route("/fetches", any(fetches))
         .route("/livez", any(alive))
         .route("/healthz", any(alive))
         .route("/-/healthy", any(alive))
@@ -111,6 +113,14 @@ async fn status(Shared(state): Shared<State>) -> Response {
     answer(StatusCode::OK, "application/json", format!("{body:#}\n"))
 }
 
+async fn fetches(Shared(state): Shared<State>, request: Request) -> Response {
+    let list = (state.fetches)();
+    if listing::wants_json(&request) {
+        return answer(StatusCode::OK, "application/json", listing::json(&list));
+    }
+    answer(StatusCode::OK, HTML, listing::page(&list))
+}
+
 async fn page(Shared(state): Shared<State>) -> Response {
     let readiness = state.readiness();
     let mut rows = String::new();
@@ -127,9 +137,9 @@ async fn page(Shared(state): Shared<State>) -> Response {
          <style>body{{font:1rem sans-serif;margin:2rem}}th{{text-align:left;padding-right:1rem}}</style>\n\
          <h1>Assetgate</h1>\n<table>\n{rows}</table>\n{probes}\
          <p><a href=/metrics>metrics</a> <a href=/readyz>readyz</a> \
-         <a href=/livez>livez</a> <a href=/status>status</a>\n"
+         <a href=/livez>livez</a> <a href=/status>status</a> <a href=/fetches>fetches</a>\n"
     );
-    answer(StatusCode::OK, "text/html; charset=utf-8", body)
+    answer(StatusCode::OK, HTML, body)
 }
 
 /// What was found out of the cache, for one instance name.
@@ -148,11 +158,11 @@ fn probe(report: &Report) -> String {
 }
 
 async fn nothing() -> Response {
-    let text = "Here are /, /status, /metrics, /livez and /readyz.\n";
+    let text = "Here are /, /status, /fetches, /metrics, /livez and /readyz.\n";
     answer(StatusCode::NOT_FOUND, TEXT, text.to_owned())
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -16,7 +16,7 @@ use tonic_types::FieldViolation;
 use super::limits;
 use crate::asset::{AssetKind, CHECKSUM_SRI, KeySpace, Uri};
 use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
-use crate::fetcher::FetchRequest;
+use crate::fetcher::{FetchRequest, Waiters};
 use crate::proto::{asset, rev2};
 use crate::resolver::{Push, Query};
 
@@ -168,6 +168,7 @@ impl FetchMessage {
                 timeout: timeout.flatten(),
                 oldest,
                 known: Vec::new(),
+                waiters: Waiters::default(),
             },
             oldest_accepted: oldest,
             comes_back: true,

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
@@ -24,6 +25,9 @@ use crate::resolver::{Announce, Answer, Missed, Query, Resolver};
 use crate::store::AssetStore;
 use crate::upstream::{CallContext, Identity};
 
+/// Header of an OK answer: `fetched`, `hit_exact` and so on.
+const OUTCOME: &str = "assetgate-outcome";
+
 /// The Fetch service.
 pub(super) struct FetchService<S, F, A> {
     resolver: Resolver<S, F, A>,
@@ -39,6 +43,8 @@ struct Reply {
     qualifiers: Vec<asset::Qualifier>,
     digest: Option<Digest>,
     digest_function: i32,
+    /// How it was found; for people who look at headers.
+    outcome: Option<&'static str>,
 }
 
 impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
@@ -123,6 +129,7 @@ fn success(call: &Call, uris: &[Uri], function: DigestFunction, answer: Answer) 
         qualifiers: wire_qualifiers(&answer.qualifiers),
         digest: Some(answer.digest),
         digest_function: function.to_wire(),
+        outcome: Some(answer.outcome.name()),
     }
 }
 
@@ -135,6 +142,16 @@ fn failure(uris: &[Uri], function: DigestFunction, verdict: &Verdict) -> Reply {
         digest_function: function.to_wire(),
         ..Reply::default()
     }
+}
+
+/// An answer, with the outcome in its head.
+fn answered<M>(outcome: Option<&'static str>, message: M) -> Response<M> {
+    let mut response = Response::new(message);
+    if let Some(outcome) = outcome {
+        let value = AsciiMetadataValue::from_static(outcome);
+        response.metadata_mut().insert(OUTCOME, value);
+    }
+    response
 }
 
 fn wire_qualifiers(qualifiers: &Qualifiers) -> Vec<asset::Qualifier> {
@@ -152,15 +169,18 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Fetch for FetchService<S, F, A> {
         request: Request<FetchBlobRequest>,
     ) -> Result<Response<FetchBlobResponse>, Status> {
         let reply = self.answer(AssetKind::Blob, request).await?;
-        Ok(Response::new(FetchBlobResponse {
-            status: Some(reply.status),
-            uri: reply.uri,
-            qualifiers: reply.qualifiers,
-            // A minimum availability, which no cache promises (N10).
-            expires_at: None,
-            blob_digest: reply.digest.map(|digest| digest.to_wire()),
-            digest_function: reply.digest_function,
-        }))
+        Ok(answered(
+            reply.outcome,
+            FetchBlobResponse {
+                status: Some(reply.status),
+                uri: reply.uri,
+                qualifiers: reply.qualifiers,
+                // A minimum availability, which no cache promises (N10).
+                expires_at: None,
+                blob_digest: reply.digest.map(|digest| digest.to_wire()),
+                digest_function: reply.digest_function,
+            },
+        ))
     }
 
     async fn fetch_directory(
@@ -168,13 +188,16 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Fetch for FetchService<S, F, A> {
         request: Request<FetchDirectoryRequest>,
     ) -> Result<Response<FetchDirectoryResponse>, Status> {
         let reply = self.answer(AssetKind::Directory, request).await?;
-        Ok(Response::new(FetchDirectoryResponse {
-            status: Some(reply.status),
-            uri: reply.uri,
-            qualifiers: reply.qualifiers,
-            expires_at: None,
-            root_directory_digest: reply.digest.map(|digest| digest.to_wire()),
-            digest_function: reply.digest_function,
-        }))
+        Ok(answered(
+            reply.outcome,
+            FetchDirectoryResponse {
+                status: Some(reply.status),
+                uri: reply.uri,
+                qualifiers: reply.qualifiers,
+                expires_at: None,
+                root_directory_digest: reply.digest.map(|digest| digest.to_wire()),
+                digest_function: reply.digest_function,
+            },
+        ))
     }
 }

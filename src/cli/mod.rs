@@ -1,13 +1,14 @@
-//! The command line: `serve`, `doctor`, `explain`, `config check`, `config show`.
+//! The command line: `serve`, `fetch`, `doctor`, `explain`, `config check`, `config show`.
 //!
 //! Exit codes: 0; 1 when running failed, or the answer is no; 64 for bad usage or
-//! configuration; 69 when the cache cannot be reached.
+//! configuration; 69 when the cache, or the server asked, cannot be reached.
 //! Not for: what settings mean (`config`) or serving (`server`).
 //! Called by: `main`.
 
 mod banner;
 mod doctor;
 mod explain;
+mod fetch;
 mod flags;
 mod port_file;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         port_file: Option<PathBuf>,
     },
+    /// Have a server download something, and print its digest and the lines for Bazel
+    Fetch(Box<fetch::Asked>),
     /// Find out whether references work in a cache, and what to do if not
     Doctor {
         #[command(flatten)]
@@ -112,6 +115,7 @@ pub fn main(run: Run) -> ExitCode {
         Command::Serve { common, port_file } => common
             .load()
             .map(|loaded| serve::serve(loaded.config, port_file, run)),
+        Command::Fetch(asked) => Ok(fetch::fetch(&asked)),
         Command::Doctor {
             common,
             instances,

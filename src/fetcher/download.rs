@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::client::{Answer, Ask};
 use super::exchange::Body;
@@ -19,12 +20,14 @@ use super::failed::Failed;
 use super::fetch::Inner;
 use super::hashes::Hashes;
 use super::hosts::Standing;
+use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
-use super::rules::{self, class, content_length, count, usable};
+use super::rules::{self, content_length, usable};
 use super::sink::{Flow, Received, Sink};
+use super::spool::Content;
 use super::target::Target;
-use super::{Failure, FetchError, Known, deposit};
+use super::{Failure, FetchError, Known, deposit, measure};
 use crate::asset::{Checksum, Integrity, SecretValue, Validators};
 use crate::digest::{Digest, Scope};
 use crate::upstream::CallContext;
@@ -76,6 +79,7 @@ pub(super) struct Download<'a> {
     inner: &'a Inner,
     order: &'a Order,
     standing: &'a Standing,
+    tracker: &'a Tracker,
     started_at: SystemTime,
     spent: Spent,
     partial: Option<Partial<'a>>,
@@ -99,11 +103,17 @@ struct Partial<'a> {
 }
 
 impl<'a> Download<'a> {
-    pub(super) fn new(inner: &'a Inner, order: &'a Order, standing: &'a Standing) -> Self {
+    pub(super) fn new(
+        inner: &'a Inner,
+        order: &'a Order,
+        standing: &'a Standing,
+        tracker: &'a Tracker,
+    ) -> Self {
         Self {
             inner,
             order,
             standing,
+            tracker,
             started_at: SystemTime::now(),
             spent: Spent::default(),
             partial: None,
@@ -139,9 +149,9 @@ impl<'a> Download<'a> {
             if !resumable || in_vain >= settings.attempts || self.spent.requests >= REQUESTS {
                 return Err(failed.into());
             }
-            metrics::counter!("assetgate_origin_resumes_total").increment(1);
             tracing::debug!(reason = %failed.text, "a download is gone on with");
             let wait = self.inner.backoff.after(in_vain, failed.retry_after());
+            self.tracker.phase(Phase::Waiting);
             tokio::time::sleep(wait).await;
         }
     }
@@ -159,6 +169,8 @@ impl<'a> Download<'a> {
             known: order.known.as_ref().map(|k| k.validators.clone()),
         };
         self.spent.requests += 1;
+        self.tracker.attempt(self.spent.requests);
+        let since = Instant::now();
         let pinned = order.integrity.is_some();
         let (client, target) = (&self.inner.client, order.target.clone());
         let answer = client.get(target, &order.headers, &ask, pinned, self.standing);
@@ -166,12 +178,14 @@ impl<'a> Download<'a> {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
         };
-        match &outcome {
-            Ok(landed) if landed.not_modified => count("not_modified"),
-            Ok(_) => count("ok"),
-            Err(Stop::Origin(failed)) => count(class(&failed.failure)),
-            Err(Stop::Fatal(_)) => {}
-        }
+        let class = match &outcome {
+            Ok(landed) if landed.not_modified => "not_modified",
+            Ok(_) => "ok",
+            Err(Stop::Origin(failed)) => measure::class(&failed.failure),
+            Err(Stop::Fatal(_)) => return outcome,
+        };
+        let host = order.target.url.host_str().unwrap_or_default();
+        measure::request(class, host, since);
         outcome
     }
 
@@ -192,6 +206,7 @@ impl<'a> Download<'a> {
             StatusCode::PARTIAL_CONTENT if ask.from.is_some() => self.go_on(&head, body).await,
             StatusCode::RANGE_NOT_SATISFIABLE if ask.from.is_some() => {
                 self.partial = None;
+                measure::resumed("refused");
                 let text = "the rest of a body that was cut off could not be had";
                 Err(Failed::unavailable(text).into())
             }
@@ -223,10 +238,13 @@ impl<'a> Download<'a> {
         };
         let (first, total) = (partial.sink.received(), partial.bounds.announced);
         if !is_the_rest(&head.headers, first, total) {
+            measure::resumed("unusable");
             let text = "what came was not the rest of a body that was cut off";
             return Err(Failed::unavailable(text).into());
         }
         self.stitched = true;
+        measure::resumed("resumed");
+        self.tracker.announce(total);
         self.body(partial, body).await
     }
 
@@ -234,6 +252,10 @@ impl<'a> Download<'a> {
     async fn begin(&mut self, head: &Parts, body: Body) -> Result<Landed, Stop> {
         // What was there before is of another version.
         self.restarted = self.partial.take().is_some();
+        if self.restarted {
+            measure::resumed("restarted");
+        }
+        self.tracker.restart();
         self.stitched = false;
         let order = self.order;
         let bounds = Bounds {
@@ -248,6 +270,7 @@ impl<'a> Download<'a> {
         if let Some((digest, checksum)) = self.present(bounds.announced).await? {
             return Ok(self.landed(digest, vec![checksum], validators));
         }
+        self.tracker.announce(bounds.announced);
         let sink = self.sink(bounds.announced).await?;
         let partial = Partial {
             sink,
@@ -279,10 +302,10 @@ impl<'a> Download<'a> {
     }
 
     async fn body(&mut self, mut partial: Partial<'a>, body: Body) -> Result<Landed, Stop> {
-        let total = &mut self.spent.bytes;
+        let (total, tracker) = (&mut self.spent.bytes, self.tracker);
         let arrived = |n: usize| {
             *total += n as u64;
-            metrics::counter!("assetgate_origin_bytes_total").increment(n as u64);
+            tracker.received(n);
         };
         partial.kept = None;
         let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
@@ -327,6 +350,8 @@ impl<'a> Download<'a> {
             verified,
             content,
         } = partial.sink.finish().await?;
+        self.tracker.phase(Phase::Storing);
+        measure::body(content.as_ref().map_or("streamed", Content::place));
         let stored = match content {
             Some(content) => deposit::upload(cache, context, scope, &digest, content).await,
             None => deposit::kept(cache, context, scope, &digest).await,

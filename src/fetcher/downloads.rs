@@ -30,6 +30,7 @@ use super::download::{Download, Landed, Order, Spent};
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hosts::Standing;
+use super::progress::Tracker;
 use super::receive::Stop;
 use crate::digest::{Fingerprint, Fingerprinter};
 
@@ -84,6 +85,8 @@ pub(super) struct Running {
     /// What it was begun for.
     pub(super) order: Arc<Order>,
     standing: Arc<Standing>,
+    /// Shows it to those who look.
+    pub(super) tracker: Arc<Tracker>,
     outcome: watch::Receiver<Option<Ended>>,
     _task: JoinSet<()>,
 }
@@ -184,11 +187,15 @@ impl Downloads {
         }
         let (sender, outcome) = watch::channel(None);
         let standing = Arc::<Standing>::default();
+        let target = &order.target;
+        let host = target.url.host_str().unwrap_or_default().to_owned();
+        let tracker = Arc::new(inner.progress.begin(target.redacted(), host));
         let flight = Flight {
             inner: Arc::clone(inner),
             order: Arc::clone(order),
             key,
             standing: Arc::clone(&standing),
+            tracker: Arc::clone(&tracker),
             outcome: sender,
         };
         let mut task = JoinSet::new();
@@ -199,6 +206,7 @@ impl Downloads {
             caller,
             order: Arc::clone(order),
             standing,
+            tracker,
             outcome,
             _task: task,
         });
@@ -303,6 +311,7 @@ struct Flight {
     order: Arc<Order>,
     key: Key,
     standing: Arc<Standing>,
+    tracker: Arc<Tracker>,
     outcome: watch::Sender<Option<Ended>>,
 }
 
@@ -324,7 +333,7 @@ impl Flight {
     }
 
     async fn download(&self) -> (Result<Landed, Stop>, Spent) {
-        let download = Download::new(&self.inner, &self.order, &self.standing);
+        let download = Download::new(&self.inner, &self.order, &self.standing, &self.tracker);
         download.run().await
     }
 }

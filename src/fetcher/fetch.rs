@@ -20,14 +20,17 @@ use super::exchange::Exchange;
 use super::failed::{Failed, Failures};
 use super::hashes::Hashes;
 use super::hosts::Hosts;
+use super::measure::Running;
 use super::mirrors::{Good, Mirrors};
 use super::policy::AddressPolicy;
 use super::proxy::{Proxy, read_proxy_credential};
-use super::rules::{Running, is_file_type, with_credentials};
+use super::rules::{is_file_type, with_credentials};
 use super::spool::Spool;
 use super::target::Target;
 use super::watch::OriginFiles;
-use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Settings, SettingsError, tls};
+use super::{
+    Failure, FetchError, FetchRequest, Fetched, Fetcher, Progress, Settings, SettingsError, tls,
+};
 use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, RESOURCE_TYPE, Uri};
 use crate::digest::Digest;
 use crate::upstream::{self, Cache, CallContext};
@@ -53,6 +56,7 @@ pub(super) struct Inner {
     pub(super) cache: Cache,
     pub(super) backoff: Backoff,
     pub(super) downloads: Downloads,
+    pub(super) progress: Progress,
 }
 
 /// What a fetch knows from its beginning.
@@ -110,6 +114,7 @@ impl HttpFetcher {
             parts: Semaphore::new(settings.max_concurrent),
             backoff: Backoff::new(settings.retry_delay),
             downloads: Downloads::new(),
+            progress: Progress::default(),
             settings,
             cache,
         };
@@ -122,6 +127,12 @@ impl HttpFetcher {
     #[must_use]
     pub fn files(&self) -> OriginFiles {
         self.inner.files.clone()
+    }
+
+    /// The downloads under way.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.inner.progress.clone()
     }
 
     /// Learns from the cache what it takes, and whether it lets the caller ask

@@ -17,11 +17,12 @@ use super::downloads::{Ended, Key, Lapse, Seat};
 use super::failed::{Failed, Failures};
 use super::fetch::{Inner, Job};
 use super::hashes::mismatch;
+use super::measure::{self, class};
 use super::receive::Stop;
 use super::rules::headers;
 use super::rules_in_force::told;
 use super::target::Target;
-use super::{Failure, FetchError, FetchRequest};
+use super::{Failure, FetchError, FetchRequest, Phase, Tracker, Wanting};
 use crate::asset::{BAZEL_CANONICAL_ID, Checksum, is_selecting_header};
 
 /// The longest that one request waits in all for origins to recover: beyond it
@@ -156,23 +157,40 @@ impl<'a> Mirrors<'a> {
                     }
                 }
             }
-            let Some(wait) = self.next_round() else {
+            let Some((wait, next)) = self.next_round() else {
                 return Err(self.into_error());
             };
-            metrics::counter!("assetgate_origin_retries_total").increment(1);
+            let _shown = self.waits_for(next);
             self.waited += wait;
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// How long until a mirror may be asked again, if it is worth waiting for.
-    fn next_round(&self) -> Option<Duration> {
-        let live = self.mirrors.iter().filter(|mirror| !mirror.over);
-        let at = live.map(|mirror| mirror.retry_at).min()?;
+    /// How long until a mirror may be asked again, if it is worth waiting for,
+    /// and which.
+    fn next_round(&self) -> Option<(Duration, usize)> {
+        let live = self.mirrors.iter().enumerate().filter(|(_, m)| !m.over);
+        let (next, at) = live
+            .map(|(i, m)| (i, m.retry_at))
+            .min_by_key(|(_, at)| *at)?;
         let wait = at.saturating_duration_since(Instant::now());
         let in_time = at < self.deadline && self.waited + wait <= PATIENCE;
         // A tick more, so that it is over when it is looked at again.
-        in_time.then_some(wait + Duration::from_millis(1))
+        in_time.then_some((wait + Duration::from_millis(1), next))
+    }
+
+    /// While none of them is asked, those who look are shown what is next.
+    fn waits_for(&self, next: usize) -> (Wanting, Tracker) {
+        let mirror = &self.mirrors[next];
+        if let Some(failed) = &mirror.last {
+            measure::retried(class(&failed.failure));
+        }
+        let target = &mirror.order.target;
+        let host = target.url.host_str().unwrap_or_default().to_owned();
+        let tracker = self.inner.progress.begin(target.redacted(), host);
+        tracker.attempt(self.counts.attempts);
+        tracker.phase(Phase::Waiting);
+        (tracker.wanted_by(&self.request.waiters), tracker)
     }
 
     fn note(&mut self, index: usize, failed: Failed) {
@@ -217,6 +235,7 @@ impl<'a> Mirrors<'a> {
                 shared => shared,
             },
             Seat::Running(running, by_others) => {
+                let _wanting = running.tracker.wanted_by(&self.request.waiters);
                 let ended = tokio::time::timeout_at(self.deadline, running.ended());
                 let Ok(ended) = ended.await else {
                     return Shared::Mine(Ok(Tried::TimeOver(running.waits_for())));

@@ -8,7 +8,8 @@
 //! request), `hosts` (whose turn it is), `connector`, `policy`, `proxy` and
 //! `tunnel` (what is dialled), `connections` (how many), `receive`, `hashes`,
 //! `sink` and `spool` (one body), `deposit` (into the cache), `failed` (what is
-//! said if none delivers).
+//! said if none delivers), `progress` and `measure` (what can be seen of all
+//! that).
 //! Not for: which RPC a failure becomes (`api::status`), nor for the same
 //! request asked again (`resolver`).
 //! Called by: `resolver`.
@@ -28,8 +29,10 @@ mod fetch;
 mod hashes;
 mod host;
 mod hosts;
+mod measure;
 mod mirrors;
 mod policy;
+mod progress;
 mod proxy;
 mod rate;
 mod receive;
@@ -57,6 +60,7 @@ use std::time::{Duration, SystemTime};
 pub use credentials::{CredentialFileError, HeaderFile, HostPattern, Netrc, OriginCredential};
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
+pub use progress::{Entry, Phase, Progress, Tracker, Waiters, Wanting};
 pub use proxy::{NoProxy, ProxyAddress, read_proxy_credential};
 pub use rate::Rate;
 pub use settings::{Settings, SettingsError};
@@ -107,6 +111,8 @@ pub struct FetchRequest {
     /// By URI: content the cache has of it, which will do if the origin says
     /// that it is still current. Not for pinned requests.
     pub known: Vec<Option<Known>>,
+    /// The callers who wait for it; to be shown, nothing depends on them.
+    pub waiters: Waiters,
 }
 
 /// Content an origin served before.

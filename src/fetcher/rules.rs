@@ -1,10 +1,10 @@
-//! Small rules about requests and response heads, and what is counted.
+//! Small rules about requests and response heads.
 //!
 //! Called by: `download`, `mirrors`, `fetch`.
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
-use super::{Failure, FetchRequest};
+use super::FetchRequest;
 use crate::asset::{SecretValue, Uri, Validators};
 
 /// Longest `ETag` or `Last-Modified` that is kept.
@@ -62,41 +62,5 @@ pub(super) fn validators(headers: &HeaderMap) -> Validators {
     Validators {
         etag: text(header::ETAG),
         last_modified: text(header::LAST_MODIFIED),
-    }
-}
-
-/// Counts one request to an origin by the class of its outcome.
-pub(super) fn count(class: &'static str) {
-    metrics::counter!("assetgate_origin_requests_total", "class" => class).increment(1);
-}
-
-pub(super) fn class(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::NotFound => "not_found",
-        Failure::Refused => "refused",
-        Failure::Disallowed => "disallowed",
-        Failure::Unusable => "unusable",
-        Failure::TooLarge => "too_large",
-        Failure::Mismatch => "mismatch",
-        Failure::Truncated => "truncated",
-        Failure::TimedOut => "timed_out",
-        Failure::TooManyRequests { .. } => "too_many_requests",
-        Failure::Unavailable { .. } => "unavailable",
-    }
-}
-
-/// A fetch under way: counts itself as long as it lives.
-pub(super) struct Running;
-
-impl Running {
-    pub(super) fn new() -> Self {
-        metrics::gauge!("assetgate_fetch_in_flight").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        metrics::gauge!("assetgate_fetch_in_flight").decrement(1.0);
     }
 }

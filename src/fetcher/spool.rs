@@ -31,8 +31,8 @@ pub(super) struct Spool {
 impl Spool {
     pub(super) fn new(dir: PathBuf, memory: u64, disk: u64) -> Self {
         Self {
-            memory: Budget::new(memory),
-            disk: Budget::new(disk),
+            memory: Budget::new(memory, "memory"),
+            disk: Budget::new(disk, "disk"),
             dir,
         }
     }
@@ -58,14 +58,17 @@ impl Spool {
 pub(super) struct Budget {
     free: Arc<Semaphore>,
     units: u32,
+    /// For metrics.
+    place: &'static str,
 }
 
 impl Budget {
-    fn new(bytes: u64) -> Self {
+    fn new(bytes: u64, place: &'static str) -> Self {
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
         Self {
             free: Arc::new(Semaphore::new(units as usize)),
             units,
+            place,
         }
     }
 
@@ -78,7 +81,7 @@ impl Budget {
     pub(super) fn try_share(&self, bytes: u64) -> Option<Share> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
         let permit = Arc::clone(&self.free).try_acquire_many_owned(units).ok()?;
-        Some(Share::new(permit))
+        Some(Share::new(permit, self.place))
     }
 
     /// A share of `bytes` as soon as there is room; `None` if there never is.
@@ -88,28 +91,35 @@ impl Budget {
             return None;
         }
         let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
-        permit.ok().map(Share::new)
+        permit.ok().map(|permit| Share::new(permit, self.place))
     }
 }
 
 /// A part of a budget, given back on drop.
 #[derive(Debug)]
-pub(super) struct Share(OwnedSemaphorePermit);
+pub(super) struct Share {
+    permit: OwnedSemaphorePermit,
+    place: &'static str,
+}
 
 impl Share {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        let share = Self(permit);
-        metrics::gauge!("assetgate_spool_bytes").increment(share.gauge());
+    fn new(permit: OwnedSemaphorePermit, place: &'static str) -> Self {
+        let share = Self { permit, place };
+        share.gauge().increment(share.figure());
         share
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.0.num_permits() as u64 * UNIT
+        self.permit.num_permits() as u64 * UNIT
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a gauge need not be exact")]
-    fn gauge(&self) -> f64 {
+    fn figure(&self) -> f64 {
         self.bytes() as f64
+    }
+
+    fn gauge(&self) -> metrics::Gauge {
+        metrics::gauge!("assetgate_spool_bytes", "place" => self.place)
     }
 
     /// Grows to hold `bytes`; false if there is no room.
@@ -121,16 +131,16 @@ impl Share {
         let Ok(more) = Arc::clone(&budget.free).try_acquire_many_owned(units) else {
             return false;
         };
-        let before = self.gauge();
-        self.0.merge(more);
-        metrics::gauge!("assetgate_spool_bytes").increment(self.gauge() - before);
+        let before = self.figure();
+        self.permit.merge(more);
+        self.gauge().increment(self.figure() - before);
         true
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        metrics::gauge!("assetgate_spool_bytes").decrement(self.gauge());
+        self.gauge().decrement(self.figure());
     }
 }
 
@@ -139,6 +149,16 @@ impl Drop for Share {
 pub(super) enum Content {
     Memory(Bytes, #[allow(dead_code, reason = "held, not read")] Share),
     File(File, #[allow(dead_code, reason = "held, not read")] Share),
+}
+
+impl Content {
+    /// Where it is held, as in metrics.
+    pub(super) fn place(&self) -> &'static str {
+        match self {
+            Self::Memory(..) => "memory",
+            Self::File(..) => "disk",
+        }
+    }
 }
 
 /// Reads a spooled file from its beginning.

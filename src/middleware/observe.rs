@@ -156,6 +156,9 @@ fn tell(rpc: &'static str, code: Code, seconds: f64, id: &str, report: &Report) 
         error = report.message,
         "asset call"
     );
+    if let Some(reason) = report.missed {
+        metrics::counter!("assetgate_fetch_misses_total", "reason" => reason).increment(1);
+    }
     Asset {
         rpc,
         code: report.inline_code.unwrap_or(code),

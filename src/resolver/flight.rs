@@ -30,6 +30,7 @@ use tracing::Instrument as _;
 
 use super::{Answer, Outcome, ResolveError};
 use crate::drain::Drain;
+use crate::fetcher::Waiters;
 pub(super) use key::{Fingerprint, Fingerprints, Same, Wanted};
 use table::{Departure, Seat, Table, UNATTENDED};
 
@@ -71,19 +72,21 @@ impl Flights {
     }
 
     /// Waits for a flight that serves `wanted`: one that is under way, else a
-    /// new one that runs `task`.
-    pub(super) async fn fly(
+    /// new one that runs `task`, which is told who waits.
+    pub(super) async fn fly<T>(
         &self,
         wanted: Wanted,
         comes_back: bool,
         now: SystemTime,
-        task: impl Future<Output = Landing> + Send + 'static,
-    ) -> Landing {
+        task: impl FnOnce(Waiters) -> T,
+    ) -> Landing
+    where
+        T: Future<Output = Landing> + Send + 'static,
+    {
         let seat = self.table.lock().board(wanted, now);
         match seat {
             Seat::Joined(id, outcome) => {
                 joined("running");
-                drop(task);
                 let answer = self.wait(id, comes_back, outcome).await?;
                 Ok(Answer {
                     outcome: Outcome::Joined,
@@ -91,6 +94,7 @@ impl Flights {
                 })
             }
             Seat::New(id, outcome, departure) => {
+                let task = task(departure.waiters.clone());
                 let flying = Flying {
                     flights: self.clone(),
                     id,
@@ -101,7 +105,11 @@ impl Flights {
                 drop(self.drain.spawn_on(flight, &self.runtime));
                 self.wait(id, comes_back, outcome).await
             }
-            Seat::None => self.attached(task).await?,
+            Seat::None => {
+                let waiters = Waiters::default();
+                waiters.set(1);
+                self.attached(task(waiters)).await?
+            }
         }
     }
 

@@ -43,7 +43,11 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             wanted,
             about,
         };
-        let task = Arc::clone(shared).fly_once(context.clone(), flight);
+        let task = |waiters| {
+            let mut flight = flight;
+            flight.query.request.waiters = waiters;
+            Arc::clone(shared).fly_once(context.clone(), flight)
+        };
         shared
             .flights
             .fly(wanted, comes_back, shared.settings.clock.now(), task)

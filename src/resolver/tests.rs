@@ -14,7 +14,7 @@ use crate::asset::{
     Qualifiers, Source, Uri, Validators,
 };
 use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
-use crate::fetcher::FetchRequest;
+use crate::fetcher::{FetchRequest, Waiters};
 use crate::upstream::CallContext;
 
 const URL: &str = "https://origin.example/a";
@@ -37,6 +37,7 @@ pub(super) fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
         timeout: None,
         oldest: None,
         known: Vec::new(),
+        waiters: Waiters::default(),
     };
     Query {
         request,

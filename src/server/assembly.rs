@@ -17,7 +17,7 @@ use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
-use crate::fetcher::{self, HttpFetcher, OriginFiles};
+use crate::fetcher::{self, HttpFetcher, OriginFiles, Progress};
 use crate::forward::{Forward, Observer};
 use crate::resolver::{self, Permissions, Resolver, SubsetRules};
 use crate::store::{
@@ -43,6 +43,7 @@ pub(super) struct Assembly {
     origin_files: OriginFiles,
     probes: Probes,
     prober: Option<Prober>,
+    progress: Progress,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -79,7 +80,9 @@ impl Assembly {
         if let Some(prober) = &prober {
             probes.attach(prober.clone());
         }
-        let (resolver, origin_files) = resolver(config, store, far, drain)?;
+        let fetcher = fetcher(config, &far)?;
+        let (progress, origin_files) = (fetcher.progress(), fetcher.files());
+        let resolver = resolver(config, store, fetcher, far, drain);
         Ok(Self {
             identity,
             backend,
@@ -91,6 +94,7 @@ impl Assembly {
             origin_files,
             probes,
             prober,
+            progress,
             stopping,
         })
     }
@@ -103,6 +107,11 @@ impl Assembly {
     /// Rules and credentials for origins, which may change.
     pub(super) fn origin_files(&self) -> OriginFiles {
         self.origin_files.clone()
+    }
+
+    /// The downloads under way.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// What one listener thread does with calls. Must be called on its runtime.
@@ -146,22 +155,25 @@ pub(super) fn explaining(config: &Config, backend: &Backend) -> anyhow::Result<O
     let (references, probes) = (reference_settings(config)?, Probes::default());
     let store = ActionCacheStore::new(cache.clone(), references, probes);
     let store = with_references(store, backend.references());
-    Ok(resolver(config, store, cache, Drain::new())?.0)
+    let fetcher = fetcher(config, &cache)?;
+    Ok(resolver(config, store, fetcher, cache, Drain::new()))
 }
 
 fn resolver(
     config: &Config,
     store: ActionCacheStore,
+    fetcher: HttpFetcher,
     cache: Cache,
     drain: Drain,
-) -> anyhow::Result<(OurResolver, OriginFiles)> {
-    let fetcher = HttpFetcher::new(fetch_settings(config), cache.clone())
-        .map_err(|errors| anyhow::anyhow!(join(&errors)))
-        .context("fetching")?;
+) -> OurResolver {
     let (settings, runtime) = (resolver_settings(config), Handle::current());
-    let files = fetcher.files();
-    let resolver = Resolver::new(store, fetcher, cache, settings, drain, runtime);
-    Ok((resolver, files))
+    Resolver::new(store, fetcher, cache, settings, drain, runtime)
+}
+
+fn fetcher(config: &Config, cache: &Cache) -> anyhow::Result<HttpFetcher> {
+    HttpFetcher::new(fetch_settings(config), cache.clone())
+        .map_err(|errors| anyhow::anyhow!(join(&errors)))
+        .context("fetching")
 }
 
 fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCacheStore {

@@ -18,6 +18,7 @@ use super::{Listener, ListenerSettings, Serving, readiness};
 use crate::admin;
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::fetcher::Progress;
 use crate::forward::Observer;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
@@ -106,6 +107,7 @@ async fn serve(
     let (probes, prober) = assembly.prober();
     let origin_files = assembly.origin_files();
     process.background.spawn(origin_files.watch(CREDENTIAL));
+    let progress = assembly.progress();
     let required = !config.probe.require.is_empty();
     if let Some(prober) = prober.as_ref().filter(|_| required) {
         tokio::select! {
@@ -124,6 +126,7 @@ async fn serve(
             let pages = Pages {
                 facts: facts(&config),
                 probes: probes.clone(),
+                progress,
             };
             Some(admin(address, pages, &backend, render, &mut process).await?)
         }
@@ -185,6 +188,7 @@ fn listen(
 struct Pages {
     facts: Vec<admin::Fact>,
     probes: Probes,
+    progress: Progress,
 }
 
 async fn admin(
@@ -201,9 +205,15 @@ async fn admin(
     let bound = listener.local_addr()?;
     let (state, keep) = readiness::watch(backend, process.stopping.clone());
     process.background.spawn(keep);
-    let Pages { facts, probes } = pages;
+    let Pages {
+        facts,
+        probes,
+        progress,
+    } = pages;
     let state = admin::State::new(state, metrics, move || facts.clone());
-    let state = state.with_reports(move || probes.reports());
+    let state = state
+        .with_reports(move || probes.reports())
+        .with_fetches(move || progress.list());
     let hosts = admin::AllowedHosts::of(bound);
     process
         .background

@@ -29,6 +29,7 @@ const SECONDS: &[f64] = &[
 pub(super) const BUCKETS: &[(&str, &[f64])] = &[
     ("grpc_server_handling_seconds", SECONDS),
     ("assetgate_asset_duration_seconds", SECONDS),
+    ("assetgate_origin_request_duration_seconds", SECONDS),
 ];
 
 #[rustfmt::skip]
@@ -39,6 +40,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("grpc_server_handling_seconds", Histogram, Unit::Seconds, "How long calls took, by service, method and type."),
     ("assetgate_asset_requests_total", Counter, Unit::Count, "Fetches and pushes ended, by rpc, code (that inside the answer counts) and outcome."),
     ("assetgate_asset_duration_seconds", Histogram, Unit::Seconds, "How long fetches and pushes took, by rpc and outcome."),
+    ("assetgate_fetch_misses_total", Counter, Unit::Count, "Fetches that the cache did not answer, by reason."),
     ("assetgate_reference_unusable_total", Counter, Unit::Count, "Entries under our keys that were taken for misses, by reason."),
     ("assetgate_reference_write_failures_total", Counter, Unit::Count, "References of fetched content that could not be recorded."),
     ("assetgate_lookups_total", Counter, Unit::Count, "Keys looked up, by key space and what was found."),
@@ -49,10 +51,13 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_probe_result", Gauge, Unit::Count, "What the last probe of the cache found, by check and instance: 1 yes, 0 no, -1 unknown."),
     ("assetgate_probe_runs_total", Counter, Unit::Count, "Probes of the cache ended, by outcome."),
     ("assetgate_probe_last_success", Gauge, Unit::Seconds, "Unix time of the last probe that saw all it had to, by instance."),
-    ("assetgate_origin_resumes_total", Counter, Unit::Count, "Bodies that were cut off and gone on with."),
-    ("assetgate_origin_retries_total", Counter, Unit::Count, "Waits for origins to recover."),
-    ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result."),
-    ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
+    ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result and host."),
+    ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins, by host."),
+    ("assetgate_origin_request_duration_seconds", Histogram, Unit::Seconds, "How long requests to origins took, body included, by class of result."),
+    ("assetgate_origin_bodies_total", Counter, Unit::Count, "Bodies received whole, by where they were held on their way to the cache."),
+    ("assetgate_origin_retries_total", Counter, Unit::Count, "Waits for origins to recover, by class of the failure."),
+    ("assetgate_origin_resumes_total", Counter, Unit::Count, "Bodies that were cut off and asked for again, by result."),
+    ("assetgate_fetches_waiting", Gauge, Unit::Count, "Downloads that wait for their turn or for a further attempt."),
     ("assetgate_origin_requests_waiting", Gauge, Unit::Count, "Requests to origins that wait for their turn."),
     ("assetgate_origin_requests_delayed_total", Counter, Unit::Count, "Requests to origins that could not go at once, by what they waited for."),
     ("assetgate_origin_pauses_total", Counter, Unit::Count, "Times an origin asked with 429 to be left alone for a while."),
@@ -64,7 +69,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_fetches_joined_total", Counter, Unit::Count, "Fetches answered by an earlier identical one, by whether that was running or is remembered."),
     ("assetgate_fetches_abandoned_total", Counter, Unit::Count, "Fetches ended because nobody waited for them, and nobody would come back, too many were so, or at a stop."),
     ("assetgate_negative_hits_total", Counter, Unit::Count, "Fetches answered with what the origin said a few seconds ago: that there is no such content."),
-    ("assetgate_spool_bytes", Gauge, Unit::Bytes, "Bytes that downloads hold in memory and temporary files."),
+    ("assetgate_spool_bytes", Gauge, Unit::Bytes, "Bytes that downloads hold, in memory and in temporary files."),
     ("assetgate_connections", Gauge, Unit::Count, "Client connections open."),
     ("assetgate_connections_accepted_total", Counter, Unit::Count, "Client connections accepted."),
     ("assetgate_connections_refused_total", Counter, Unit::Count, "Client connections turned away, by reason."),

@@ -64,7 +64,7 @@ impl Service<http::Request<Body>> for Channel {
 
 /// tonic panics over status details that are not Base64. They come from the
 /// cache, so they are checked before tonic sees them, and dropped if bad.
-fn vetted(answer: http::Response<Body>) -> http::Response<Body> {
+pub(super) fn vetted(answer: http::Response<Body>) -> http::Response<Body> {
     let (mut head, body) = answer.into_parts();
     drop_bad_details(&mut head.headers);
     let body = body.map_frame(|mut frame| {

@@ -106,6 +106,15 @@ impl CallContext {
         }
     }
 
+    /// For a client of its own: calls carry what the credential holds.
+    #[must_use]
+    pub fn of_credential(credential: &Credential) -> Self {
+        Self {
+            metadata: credential.metadata().clone(),
+            service: None,
+        }
+    }
+
     /// `text` without the values of the caller's metadata and of the service's
     /// credential: a cache that refuses a credential may well quote it.
     #[must_use]

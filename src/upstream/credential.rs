@@ -123,7 +123,11 @@ impl Credential {
         Self::parse(&SecretString::from(text))
     }
 
-    fn parse(text: &SecretString) -> Result<Self, CredentialError> {
+    /// Reads lines `name: value`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn parse(text: &SecretString) -> Result<Self, CredentialError> {
         let mut metadata = MetadataMap::new();
         let (mut seen, mut bad) = (HashMap::new(), Vec::new());
         for (index, line) in text.expose_secret().lines().enumerate() {

@@ -10,8 +10,9 @@ use futures_util::TryFutureExt as _;
 use http::{Request, Response};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt as _};
 
+use super::channel::vetted;
 use super::{Affinity, Pool, RequestBody};
 
 /// Where our own calls go: a pool of connections, or another service, such as
@@ -40,6 +41,13 @@ impl Upstream {
         S::Future: Send + 'static,
     {
         Self(Kind::Other(BoxCloneSyncService::new(service)))
+    }
+
+    /// For tonic's clients, which panic over status details that are not
+    /// Base64: drops those.
+    #[must_use]
+    pub fn vetted(self) -> Self {
+        Self::new(self.map_response(vetted))
     }
 }
 

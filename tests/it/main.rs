@@ -20,6 +20,7 @@ mod credentials;
 mod directories;
 mod embedded;
 mod explain;
+mod fetch_cli;
 mod forward;
 mod freshness;
 mod gates;

@@ -291,7 +291,18 @@ async fn each_asset_call_is_one_log_event() {
     let column = |name| events.iter().map(|e| field(e, name)).collect::<Vec<_>>();
     let outcomes = ["fetched", "hit_checksum", "miss", "pushed"];
     assert_eq!(column("outcome"), outcomes.map(|o| Some(o.to_owned())));
+    for event in &events {
+        for name in ["code", "kind", "uri", "bytes", "duration", "attempts"] {
+            assert!(field(event, name).is_some(), "{name}: {event:#}");
+        }
+        for name in ["request_id", "tool", "invocation_id", "origin_host"] {
+            assert!(field(event, name).is_some(), "{name}: {event:#}");
+        }
+    }
     let first = &events[0];
+    assert_eq!(field(first, "origin_host").as_deref(), Some("127.0.0.1"));
+    assert_eq!(field(first, "attempts").as_deref(), Some("1"));
+    assert_eq!(field(first, "kind").as_deref(), Some("blob"));
     assert_eq!(field(first, "request_id").as_deref(), id.to_str().ok());
     says(&field(first, "tool").unwrap(), &["bazel", "8.4.0"]);
     assert_eq!(field(first, "uri"), Some(uri));

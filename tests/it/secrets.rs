@@ -59,7 +59,7 @@ async fn assert_no_secret(proxy: &Running, cache: &Upstream) {
     assert_unmarked("the logs", proxy.stderr().text().as_bytes());
     assert_unmarked("what was printed", proxy.stdout().text().as_bytes());
     assert_unmarked("the metrics", proxy.metrics().await.0.as_bytes());
-    for page in ["/", "/status", "/readyz", "/livez"] {
+    for page in ["/", "/status", "/fetches", "/readyz", "/livez"] {
         let text = crate::support::admin::get(proxy.admin(), page).await.1;
         assert_unmarked(page, text.as_bytes());
     }

@@ -390,7 +390,7 @@ async fn assert_unmarked(proxy: &Running, told: &Told) {
     assert_none("the logs", logs.as_bytes(), &MARKS);
     assert_none("what was printed", proxy.stdout().text().as_bytes(), &MARKS);
     assert_none("the metrics", proxy.metrics().await.0.as_bytes(), &MARKS);
-    for page in ["/", "/status", "/readyz", "/livez"] {
+    for page in ["/", "/status", "/fetches", "/readyz", "/livez"] {
         let text = crate::support::admin::get(proxy.admin(), page).await.1;
         assert_none(page, text.as_bytes(), &MARKS);
     }

@@ -25,7 +25,9 @@ use std::time::Duration;
 use fake::FakeCache;
 
 use super::connector::Resolver;
-use super::{Failure, FetchError, FetchRequest, Fetched, Fetcher as _, HttpFetcher, Settings};
+use super::{
+    Failure, FetchError, FetchRequest, Fetched, Fetcher as _, HttpFetcher, Settings, Waiters,
+};
 use crate::asset::{AssetKind, Integrity, OriginHeaders, Qualifiers, Uri};
 use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
 use crate::upstream::CallContext;
@@ -105,6 +107,7 @@ fn request(uris: &[&str]) -> FetchRequest {
         timeout: Some(Duration::from_secs(20)),
         oldest: None,
         known: Vec::new(),
+        waiters: Waiters::default(),
     }
 }
 

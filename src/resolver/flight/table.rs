@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Landing;
 use super::key::{FlightKey, Wanted};
+use crate::fetcher::Waiters;
 use crate::resolver::Answer;
 
 /// Flights that others can join. One more than these flies alone and ends with
@@ -38,6 +39,8 @@ struct Flight {
     waiting: usize,
     /// Whether somebody who left may come back.
     missed: bool,
+    /// The same, for the fetcher to show.
+    waiters: Waiters,
     stop: CancellationToken,
     outcome: watch::Receiver<Outcome>,
 }
@@ -61,6 +64,7 @@ pub(super) enum Seat {
 pub(super) struct Departure {
     pub(super) outcome: watch::Sender<Outcome>,
     pub(super) stop: CancellationToken,
+    pub(super) waiters: Waiters,
 }
 
 pub(super) struct Table {
@@ -90,6 +94,7 @@ impl Table {
             && let Some(flight) = self.flights.get_mut(&id)
         {
             flight.waiting += 1;
+            flight.waiters.set(flight.waiting);
             let outcome = flight.outcome.clone();
             self.unattended.retain(|other| *other != id);
             self.gauge();
@@ -101,11 +106,14 @@ impl Table {
         let (sender, outcome) = watch::channel(None);
         let stop = CancellationToken::new();
         let key = wanted.key(now);
+        let waiters = Waiters::default();
+        waiters.set(1);
         let flight = Flight {
             key,
             started: now,
             waiting: 1,
             missed: false,
+            waiters: waiters.clone(),
             stop: stop.clone(),
             outcome: outcome.clone(),
         };
@@ -115,6 +123,7 @@ impl Table {
         let departure = Departure {
             outcome: sender,
             stop,
+            waiters,
         };
         Seat::New(self.next, outcome, departure)
     }
@@ -137,6 +146,7 @@ impl Table {
             return;
         };
         flight.waiting = flight.waiting.saturating_sub(1);
+        flight.waiters.set(flight.waiting);
         flight.missed |= comes_back;
         if flight.waiting > 0 {
             return;

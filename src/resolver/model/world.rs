@@ -25,7 +25,7 @@ use crate::asset::{AssetKind, OriginHeaders, Uri, Validators};
 use crate::clock::Clock;
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::drain::Drain;
-use crate::fetcher::{Failure, FetchError, FetchRequest, Fetched, Fetcher};
+use crate::fetcher::{Failure, FetchError, FetchRequest, Fetched, Fetcher, Waiters};
 use crate::proto::rev2;
 use crate::resolver::{Query, Resolver, Settings, SubsetRules};
 use crate::store::{ActionCacheStore, Carrier, Modes, Probes, ReferenceSettings};
@@ -657,6 +657,7 @@ fn query_of(fetch: &Fetch, now: u64) -> Query {
             timeout: None,
             oldest: oldest(fetch, now).map(at),
             known: Vec::new(),
+            waiters: Waiters::default(),
         },
         oldest_accepted: oldest(fetch, now).map(at),
         comes_back: true,
