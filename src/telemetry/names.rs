@@ -53,6 +53,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_origin_retries_total", Counter, Unit::Count, "Waits for origins to recover."),
     ("assetgate_origin_requests_total", Counter, Unit::Count, "Requests to origins, by class of result."),
     ("assetgate_origin_bytes_total", Counter, Unit::Bytes, "Bytes received from origins."),
+    ("assetgate_origin_drift_total", Counter, Unit::Count, "Fetches that found other content under a URL than before, without a checksum."),
     ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),
     ("assetgate_fetches_unattended", Gauge, Unit::Count, "Fetches under way for callers who left and may ask again."),
     ("assetgate_fetches_joined_total", Counter, Unit::Count, "Fetches answered by an earlier identical one, by whether that was running or is remembered."),
