@@ -30,6 +30,8 @@ pub(super) enum Framing {
     Declared(u64),
     Chunked,
     UntilClose,
+    /// There is none.
+    NoBody,
 }
 
 /// What to answer.
@@ -43,6 +45,7 @@ pub struct Reply {
     pub(super) head_gate: Option<Gate>,
     pub(super) body_gate: Option<(usize, Gate)>,
     pub(super) ranges: bool,
+    pub(super) conditions: bool,
 }
 
 impl Reply {
@@ -56,6 +59,7 @@ impl Reply {
             head_gate: None,
             body_gate: None,
             ranges: false,
+            conditions: false,
         }
     }
 
@@ -70,6 +74,18 @@ impl Reply {
 
     pub fn redirect(to: &str) -> Self {
         Self::status(302).header("Location", to)
+    }
+
+    /// 304, whatever was asked.
+    pub fn not_modified() -> Self {
+        Self::new(304, Bytes::new()).without_body()
+    }
+
+    pub(super) fn without_body(mut self) -> Self {
+        self.status = 304;
+        self.body = Bytes::new();
+        self.framing = Framing::NoBody;
+        self
     }
 
     /// Never answers.
@@ -115,6 +131,12 @@ impl Reply {
     /// Stops after this much of the body until the gate opens.
     pub fn gated_after(mut self, bytes: usize, gate: &Gate) -> Self {
         self.body_gate = Some((bytes, gate.clone()));
+        self
+    }
+
+    /// Honours `If-None-Match` and `If-Modified-Since`.
+    pub fn conditional(mut self) -> Self {
+        self.conditions = true;
         self
     }
 
