@@ -10,6 +10,8 @@
 //! request itself (`fetcher`).
 //! Called by: `origin.rs`.
 
+use std::time::{Duration, SystemTime};
+
 use futures_util::{StreamExt as _, stream};
 
 use super::candidates::{key, key_qualifiers};
@@ -23,6 +25,9 @@ use crate::upstream::CallContext;
 /// Mirrors of which it is looked up what they served before. Hardly anyone
 /// names more, and the first that answers is nearly always among the first.
 const MIRRORS: usize = 16;
+/// How long content was left alone before its date is a name for it (RFC 9110,
+/// 8.8.2.2, with time for clocks to differ).
+const SETTLED: Duration = Duration::from_secs(60);
 /// Look-ups under way at a time.
 const PARALLEL: usize = 8;
 
@@ -98,7 +103,8 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             etag,
             last_modified,
         } = &past.validators;
-        let named = etag.is_some() || last_modified.is_some();
+        let dated = |date: &String| is_settled(date, past.content_time);
+        let named = etag.is_some() || last_modified.as_ref().is_some_and(dated);
         let asks = policy(&self.settings.unpinned, uri) != UnpinnedPolicy::Refetch;
         (named && asks).then(|| Known {
             digest: past.digest.clone(),
@@ -189,6 +195,15 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             "an origin serves other content under this URL than before; nothing pins it"
         );
     }
+}
+
+/// Whether content retrieved then can be known by this date. Dates count
+/// seconds, and clocks differ: what was modified shortly before may have been
+/// so again since, within the same second.
+fn is_settled(date: &str, content_time: SystemTime) -> bool {
+    let date = httpdate::parse_http_date(date).ok();
+    let age = date.and_then(|date| content_time.duration_since(date).ok());
+    age.is_some_and(|age| age >= SETTLED)
 }
 
 /// Validators after a confirmation, which need not repeat them.

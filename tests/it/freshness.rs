@@ -123,7 +123,7 @@ async fn n06_without_a_time_unpinned_content_is_revalidated() {
         ("ETag", "W/\"weak\"", "if-none-match"),
         (
             "Last-Modified",
-            "Thu, 26 Nov 2026 00:00:00 GMT",
+            "Wed, 01 Jan 2020 00:00:00 GMT",
             "if-modified-since",
         ),
     ] {
@@ -164,6 +164,29 @@ async fn n06_content_without_a_name_is_fetched_each_time() {
         .iter()
         .filter(|s| conditions.iter().any(|c| s.header(c).is_some()));
     assert_eq!(asked.count(), 0);
+}
+
+#[tokio::test]
+async fn n06_a_date_is_no_name_for_where_a_redirect_leads() {
+    let dated = |content, day| {
+        let date = format!("{day} Jan 2020 00:00:00 GMT");
+        named(content, "Last-Modified", &date)
+    };
+    let origin = Origin::new()
+        .reply("/new", dated("new", "Thu, 02"))
+        .reply("/old", dated("old", "Wed, 01"))
+        .replies(
+            "/latest",
+            vec![Reply::redirect("/new"), Reply::redirect("/old")],
+        );
+    let origin = origin.start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    for content in [b"new", b"old"] {
+        let ask = fetch_blob(&[origin.url("/latest")]);
+        assert_eq!(hit(client.fetch_blob(ask).await), digest_of(content));
+    }
+    let seen = origin.seen();
+    assert!(seen.iter().all(|s| s.header("if-modified-since").is_none()));
 }
 
 #[tokio::test]

@@ -159,23 +159,28 @@ async fn a_confirmation_nobody_asked_for_is_a_failure() {
 
 #[tokio::test]
 async fn an_origin_is_asked_only_about_what_it_gave_a_name() {
-    for (etag, last_modified) in [
-        (None, None),
-        (Some("W/\"1\""), None),
-        (None, Some("Thu, 26 Nov 2026 00:00:00 GMT")),
+    let dated = |ago| Some(httpdate::fmt_http_date(SystemTime::now() - ago));
+    for (etag, last_modified, asked) in [
+        (None, None, false),
+        (Some("W/\"1\""), None, true),
+        (Some("\"1\""), dated(HOUR), true),
+        (None, dated(2 * HOUR), true),
+        // Dates count seconds: it may have changed within this one.
+        (None, dated(HOUR), false),
+        (None, dated(Duration::ZERO), false),
+        (None, Some("yesterday".to_owned()), false),
     ] {
         let world = World::default();
         let query = query(&[MIRROR, URL], None);
         let mut entry = served(CONTENT, HOUR, etag);
-        entry.validators.last_modified = last_modified.map(str::to_owned);
+        entry.validators.last_modified = last_modified;
         put(&world.store, &query, fetched(&query, URL), entry.clone());
         fetch(&world, Settings::default(), &query).await.unwrap();
         let requests = world.fetcher.requests.lock();
         let known = requests[0].known.clone();
         assert_eq!((known.len(), known[0].is_none()), (2, true));
         let told = known[1].as_ref().map(|known| known.validators.clone());
-        let named = etag.is_some() || last_modified.is_some();
-        assert_eq!(told, named.then_some(entry.validators));
+        assert_eq!(told, asked.then_some(entry.validators));
     }
 }
 
