@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use crate::support::answer::says;
 use crate::support::entries::{edit_payload, payload};
 use crate::support::{
-    Code, Function, Origin, Proxy, Qualified as _, RawCall, RawClient, RawUpstream, Running,
-    Upstream, bounded, digest_of, eventually, fetch_blob, hit, inline, push_blob, sri,
+    Code, Fetching as _, Function, Origin, Proxy, Qualified as _, RawCall, RawClient, RawUpstream,
+    Running, Upstream, bounded, digest_of, eventually, fetch_blob, hit, inline, push_blob, sri,
 };
 
 const URN: [&str; 1] = ["urn:b:a"];
