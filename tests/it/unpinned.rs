@@ -96,7 +96,7 @@ async fn n6_reject_says_what_to_do() {
     let event = eventually("the event", async || {
         let events = proxy.stderr().events().into_iter();
         let is = |e: &serde_json::Value| field(e, "outcome").as_deref() == Some("refused");
-        events.filter(is).last()
+        events.filter(is).next_back()
     });
     event.await;
 }
