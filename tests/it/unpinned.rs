@@ -94,9 +94,9 @@ async fn n6_reject_says_what_to_do() {
     client.push_blob(push).await.unwrap();
     assert_eq!(hit(client.fetch_blob(ask("/a")).await), digest);
     let event = eventually("the event", async || {
-        let events = proxy.stderr().events().into_iter();
+        let mut events = proxy.stderr().events().into_iter();
         let is = |e: &serde_json::Value| field(e, "outcome").as_deref() == Some("refused");
-        events.filter(is).next_back()
+        events.rfind(is)
     });
     event.await;
 }
