@@ -189,6 +189,10 @@ impl From<&ResolveError> for Verdict {
                 uri_index: *uri_index,
                 ..Self::new(Code::PermissionDenied, error)
             },
+            E::NotPinned { uri_index, .. } => Self {
+                uri_index: *uri_index,
+                ..Self::new(Code::PermissionDenied, error).inline()
+            },
             E::Missing { function, digests } => {
                 let mut verdict = Self::new(Code::FailedPrecondition, error);
                 let violations = digests.iter().map(|digest| {

@@ -13,13 +13,14 @@ use std::hash::{Hash as _, Hasher};
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::KeyHeaders;
 use super::qualifiers::BAZEL_AUTH_HEADERS;
 
 const GLOBAL: &str = "http_header:";
 const PER_URL: &str = "http_header_url:";
 
 /// Headers that would change the framing or the target of the request.
-const FORBIDDEN: [&str; 11] = [
+pub(super) const FORBIDDEN: [&str; 11] = [
     "host",
     "connection",
     "content-length",
@@ -37,7 +38,8 @@ const FORBIDDEN: [&str; 11] = [
 pub type SecretValue = SecretString;
 
 /// Whether a header selects among representations rather than authenticating:
-/// such a header is part of the key of unpinned content.
+/// such a header is part of the key of unpinned content. An operator may declare
+/// further ones ([`KeyHeaders`]).
 #[must_use]
 pub fn is_selecting_header(name: &str) -> bool {
     ["accept", "accept-language", "range"]
@@ -82,6 +84,7 @@ pub struct OriginHeaders {
     global: Values,
     per_url: BTreeMap<usize, Values>,
     by_url: BTreeMap<String, Values>,
+    key_headers: KeyHeaders,
 }
 
 impl OriginHeaders {
@@ -142,20 +145,29 @@ impl OriginHeaders {
         joined.collect()
     }
 
+    /// Takes these for representation-selecting ones too.
+    pub fn select_by(&mut self, key_headers: &KeyHeaders) {
+        self.key_headers = key_headers.clone();
+    }
+
+    fn selects(&self, name: &str) -> bool {
+        is_selecting_header(name) || self.key_headers.contains(name)
+    }
+
     /// Whether anything but representation-selecting headers is sent to this
     /// URI: then the fetch is made with credentials.
     #[must_use]
     pub fn has_credentials(&self, index: usize, uri: &str) -> bool {
         self.for_uri(index, uri)
             .iter()
-            .any(|(name, _)| !is_selecting_header(name.as_str()))
+            .any(|(name, _)| !self.selects(name.as_str()))
     }
 
     /// Representation-selecting headers of this URI, which are no secrets.
     #[must_use]
     pub fn selecting(&self, index: usize, uri: &str) -> Vec<(String, String)> {
         let all = self.for_uri(index, uri).into_iter();
-        all.filter(|(name, _)| is_selecting_header(name.as_str()))
+        all.filter(|(name, _)| self.selects(name.as_str()))
             .map(|(name, value)| (name.as_str().to_owned(), value.expose_secret().to_owned()))
             .collect()
     }
@@ -347,5 +359,17 @@ mod tests {
         let h = headers(&[("http_header:Authorization", "Bearer x")]).unwrap();
         assert!(h.has_credentials(0, ""));
         assert!(!format!("{h:?}").contains("Bearer"));
+    }
+
+    #[test]
+    fn an_operator_may_declare_further_selecting_headers() {
+        let mut h = headers(&[("http_header:X-Variant", "b"), ("http_header:X-Key", "k")]).unwrap();
+        h.select_by(&KeyHeaders::new(&["x-variant".parse().unwrap()]));
+        assert!(h.has_credentials(0, ""));
+        assert_eq!(h.selecting(0, ""), [("x-variant".into(), "b".into())]);
+        let mut h = headers(&[("http_header:X-Variant", "b")]).unwrap();
+        assert!(h.has_credentials(0, ""));
+        h.select_by(&KeyHeaders::new(&["x-variant".parse().unwrap()]));
+        assert!(!h.has_credentials(0, ""));
     }
 }

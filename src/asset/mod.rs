@@ -9,6 +9,7 @@
 mod headers;
 mod integrity;
 mod key;
+mod key_headers;
 mod qualifiers;
 mod reference;
 mod scrub;
@@ -21,6 +22,7 @@ pub use headers::{
 pub use integrity::fuzz;
 pub use integrity::{Algorithm, Checksum, Integrity, IntegrityError, IntegrityHasher};
 pub use key::{AssetKey, KeySpace};
+pub use key_headers::{KeyHeader, KeyHeaders};
 pub use qualifiers::{
     BAZEL_AUTH_HEADERS, BAZEL_CANONICAL_ID, CHECKSUM_SRI, DIRECTORY, Qualifier, Qualifiers,
     RESOURCE_TYPE, Role, VCS_BRANCH, VCS_COMMIT,

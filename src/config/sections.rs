@@ -124,5 +124,8 @@ fn fetch(r: &mut Reader<'_>) -> Fetch {
         spool_dir: r.one("fetch.spool_dir", v::path),
         spool_size: r.one("fetch.spool_size", v::size_from_1_mib),
         instances: r.list("fetch.instances", v::parsed),
+        unpinned: r.list("fetch.unpinned", v::parsed),
+        key_headers: r.list("fetch.key_headers", v::parsed),
+        share_private: r.one("fetch.share_private", v::truth),
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::asset::KeyHeader;
 use crate::digest::InstanceName;
 use crate::fetcher::OriginCredential;
 use crate::fetcher::{NoProxy, ProxyAddress, Rate};
 use crate::net::ListenAddr;
-use crate::resolver::{InstanceRule, UriPrefix};
+use crate::resolver::{InstanceRule, UnpinnedRule, UriPrefix};
 use crate::store::Condition;
 use crate::upstream::Endpoint;
 
@@ -175,6 +176,12 @@ pub struct Fetch {
     pub spool_size: u64,
     /// Instance names into which a fetch may write.
     pub instances: Vec<InstanceRule>,
+    /// What is done about content without a checksum, by URL.
+    pub unpinned: Vec<UnpinnedRule>,
+    /// Further headers that select a representation.
+    pub key_headers: Vec<KeyHeader>,
+    /// Whether content fetched with credentials is found by its checksum.
+    pub share_private: bool,
 }
 
 /// Pushes.

@@ -704,3 +704,24 @@ fn the_probe_has_names_of_instances_and_conditions() {
     );
     assert!(found.contains("`a//b`"), "{found}");
 }
+
+#[test]
+fn rules_about_content_that_nothing_pins() {
+    let (_dir, sources) = from_file(
+        "[fetch]\nunpinned = [\"ttl=1h https://p.example/*\", \"reject *\"]\n\
+         key_headers = \"X-Variant\"\nshare_private = false\n",
+    );
+    let fetch = load(&sources).unwrap().config.fetch;
+    assert_eq!((fetch.unpinned.len(), fetch.key_headers.len()), (2, 1));
+    assert!(!fetch.share_private);
+    let fetch = load(&Sources::default()).unwrap().config.fetch;
+    assert!(fetch.unpinned.is_empty() && fetch.key_headers.is_empty());
+    assert!(fetch.share_private);
+    let (_dir, sources) = from_file(
+        "[fetch]\nunpinned = [\"ttl=0s *\", \"reject https://u:s3cret@h.example/\"]\n\
+         key_headers = [\"Authorization\", \"X: s3cret\"]\nshare_private = 1\n",
+    );
+    let found = problems(&sources);
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(!found.join("").contains("s3cret"), "{found:?}");
+}

@@ -201,7 +201,7 @@ impl<'a> Download<'a> {
         if head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none() {
             self.started_at = slot.since;
         }
-        let taken = match head.status {
+        let mut taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
             StatusCode::PARTIAL_CONTENT if ask.from.is_some() => self.go_on(&head, body).await,
             StatusCode::RANGE_NOT_SATISFIABLE if ask.from.is_some() => {
@@ -213,6 +213,11 @@ impl<'a> Download<'a> {
             status if usable(status, &self.order.headers) => self.begin(&head, body).await,
             status => Err(Failed::status(status, &head.headers).into()),
         };
+        if let (Ok(landed), true) = (&mut taken, redirected_to.is_some()) {
+            // A date is one of where this redirect led: it says nothing of an
+            // older file that the next one leads to.
+            landed.validators.last_modified = None;
+        }
         taken.map_err(|stop| match stop {
             Stop::Origin(failed) => Stop::Origin(Failed {
                 redirected_to,

@@ -29,13 +29,18 @@ pub(super) struct Extent<'a> {
     pub(super) settings: &'a Settings,
     /// By URI: whether content an origin served before may answer.
     pub(super) fetched: &'a [bool],
+    /// Whether a verified checksum may lead to it.
+    pub(super) checksums: bool,
     /// Whether what another server left may be taken over, which writes.
     pub(super) migrate: bool,
 }
 
 /// All candidates, in waves.
 pub(super) fn waves(query: &Query, extent: Extent<'_>) -> Vec<Vec<Candidate>> {
-    let mut waves = vec![checksums(query), exact(query, extent.fetched)];
+    let mut waves = vec![exact(query, extent.fetched)];
+    if extent.checksums {
+        waves.insert(0, checksums(query));
+    }
     // A request with as many as a push may have can be no part of one.
     if extent.settings.push && extent.settings.subsets.any() {
         let space = |uri, qualifiers| KeySpace::Subset { uri, qualifiers };
@@ -109,6 +114,17 @@ fn by_uri(
         unpinned: false,
     };
     request.uris.iter().enumerate().map(candidate).collect()
+}
+
+/// What the origin of one URI served before, under this key: no answer by
+/// itself.
+pub(super) fn past(index: usize, key: AssetKey) -> Candidate {
+    Candidate {
+        key,
+        uri_index: Some(index),
+        outcome: Outcome::Revalidated,
+        unpinned: false,
+    }
 }
 
 /// The qualifiers under which content of one URI is kept: those of the request

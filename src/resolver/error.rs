@@ -61,6 +61,17 @@ pub enum ResolveError {
         /// What decides.
         setting: &'static str,
     },
+    /// The operator does not let the URI be fetched without a checksum.
+    #[error(
+        "fetching {uri} without a checksum is not allowed on this server (setting \
+         fetch.unpinned): name the qualifier checksum.sri, in Bazel by `integrity` or `sha256`"
+    )]
+    NotPinned {
+        /// The URI, redacted.
+        uri: String,
+        /// Which of the request.
+        uri_index: usize,
+    },
     /// Pushed content is not in the CAS.
     #[error("not in the CAS: {}", shown(.digests))]
     Missing {

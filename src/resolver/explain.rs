@@ -7,11 +7,15 @@
 //! Not for: words and layout (`cli`).
 //! Called by: `server`.
 
+use std::time::SystemTime;
+
+use super::candidates::past;
 use super::lookup::answer;
 use super::{Announce, Answer, Inner, Missed, Query, ResolveError, Resolver};
 use crate::asset::AssetKey;
+use crate::digest::Digest;
 use crate::fetcher::Fetcher;
-use crate::store::{AssetStore, Explained};
+use crate::store::{AssetStore, Explained, Lookup};
 use crate::upstream::CallContext;
 
 /// What a fetch would look up, and how it would end.
@@ -50,9 +54,21 @@ pub enum Verdict {
     Miss {
         /// Why not; `None` if the cache would not be asked.
         missed: Option<Missed>,
-        /// Whether the origin would be asked, or what would be answered.
-        origin: Result<(), ResolveError>,
+        /// What the origins would be asked, or what would be answered.
+        origin: Result<Vec<Asking>, ResolveError>,
     },
+}
+
+/// A mirror that would only be asked whether what it served before is that
+/// still. The others would be asked for all of it.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// Which URI of the request.
+    pub uri_index: usize,
+    /// What it served.
+    pub digest: Digest,
+    /// When it was asked last.
+    pub content_time: SystemTime,
 }
 
 impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
@@ -66,6 +82,9 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
         query: &Query,
     ) -> Result<Explanation, ResolveError> {
         let inner = &self.inner;
+        let query = &mut query.clone();
+        let key_headers = &inner.shared.settings.key_headers;
+        query.request.headers.select_by(key_headers);
         let keys = match inner.check(context, query).await {
             Ok(()) => inner.explain_keys(context, query).await?,
             Err(error @ ResolveError::Upstream(_)) => return Err(error),
@@ -78,17 +97,10 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
                 return Ok(Explanation { keys, verdict });
             }
         };
-        let (keys, answer) = keys;
+        let (mut keys, answer) = keys;
         let verdict = match answer {
             Some(answer) => Verdict::Hit(answer),
-            None => {
-                let missed = keys.iter().filter_map(|key| key.missed).max();
-                let missed = missed.unwrap_or_default();
-                Verdict::Miss {
-                    missed: Some(missed),
-                    origin: inner.shared.check_origin(query, missed),
-                }
-            }
+            None => inner.explain_miss(context, query, &mut keys).await?,
         };
         Ok(Explanation { keys, verdict })
     }
@@ -132,6 +144,69 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             }
         }
         Ok((keys, first))
+    }
+
+    /// How a fetch goes on after these keys, none of which answers.
+    async fn explain_miss(
+        &self,
+        context: &CallContext,
+        query: &Query,
+        keys: &mut Vec<ExplainedKey>,
+    ) -> Result<Verdict, ResolveError> {
+        let shared = &self.shared;
+        let missed = keys.iter().filter_map(|key| key.missed).max();
+        let missed = missed.unwrap_or_default();
+        if let Err(refusal) = shared.check_origin(query, missed) {
+            return Ok(Verdict::Miss {
+                missed: Some(missed),
+                origin: Err(refusal),
+            });
+        }
+        let (mut missed, mut asked) = (missed, Vec::new());
+        for (uri_index, key) in shared.keys_of_past(query) {
+            if keys.iter().all(|known| known.key != key) {
+                let found = self.read(context, query, &key).await?;
+                keys.push(self.explain_past(query, uri_index, key.clone(), found));
+            }
+            let found = keys.iter().find(|known| known.key == key);
+            let Some(Lookup::Hit(past)) = found.map(|known| &known.found.lookup) else {
+                continue;
+            };
+            if !shared.is_past(query, past) {
+                continue;
+            }
+            missed = missed.max(Missed::Unconfirmed);
+            let known = shared.known_of(query, uri_index, past);
+            asked.extend(known.map(|known| Asking {
+                uri_index,
+                digest: known.digest,
+                content_time: past.content_time,
+            }));
+        }
+        Ok(Verdict::Miss {
+            missed: Some(missed),
+            origin: Ok(asked),
+        })
+    }
+
+    /// What an origin served before, where it takes its word to answer.
+    fn explain_past(
+        &self,
+        query: &Query,
+        uri_index: usize,
+        key: AssetKey,
+        found: Explained,
+    ) -> ExplainedKey {
+        let candidate = past(uri_index, key);
+        let accepted = self.accept(query, &candidate, found.lookup.clone());
+        ExplainedKey {
+            key: candidate.key,
+            uri_index: candidate.uri_index,
+            found,
+            confirmed_by: None,
+            missed: Some(accepted.err().unwrap_or(Missed::Unconfirmed)),
+            answers: false,
+        }
     }
 
     async fn read(

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
 use super::candidates::{Candidate, Extent, shown, waves};
+use super::freshness::is_private;
 use super::{Answer, Inner, Query, ResolveError, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Source};
 use crate::fetcher::Fetcher;
@@ -33,19 +34,22 @@ pub enum Missed {
     Gone,
     /// It has expired or was withdrawn.
     Expired,
+    /// What its origin served before, which the origin has to confirm first.
+    Unconfirmed,
     /// It is older than the request accepts.
     Stale,
 }
 
 impl Missed {
     /// Every reason, the most telling one last.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Absent,
         Self::Unusable,
         Self::Contradicted,
         Self::HalfPushed,
         Self::Gone,
         Self::Expired,
+        Self::Unconfirmed,
         Self::Stale,
     ];
 
@@ -59,6 +63,7 @@ impl Missed {
             Missed::HalfPushed => "half_pushed",
             Missed::Gone => "gone",
             Missed::Expired => "expired",
+            Missed::Unconfirmed => "unconfirmed",
             Missed::Stale => "stale",
         }
     }
@@ -92,13 +97,15 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     pub(super) fn waves(&self, query: &Query) -> Vec<Vec<Candidate>> {
         let uris = 0..query.request.uris.len();
         let fetched: Vec<bool> = uris
-            .map(|index| self.may_be_fetched(query, index))
+            .map(|index| self.shared.may_be_fetched(query, index))
             .collect();
         let settings = &self.shared.settings;
+        let private = || (0..query.request.uris.len()).any(|index| is_private(query, index));
         let instance = &query.request.scope.instance;
         let extent = Extent {
             settings,
             fetched: &fetched,
+            checksums: settings.share_private || !private(),
             migrate: settings.migrate && settings.permissions.check_fetch(instance).is_ok(),
         };
         waves(query, extent)
@@ -231,6 +238,11 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         if contradicts(query, candidate, &reference) {
             return Err(Missed::Contradicted);
         }
+        if let KeySpace::Fetched { uri, .. } = &candidate.key.space
+            && !self.shared.holds(query, uri, &reference)
+        {
+            return Err(Missed::Unconfirmed);
+        }
         Ok(reference)
     }
 
@@ -245,29 +257,6 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             Err(Missed::Absent | Missed::Unusable) => found,
             other => other,
         }
-    }
-
-    /// Whether content the origin of a URI served before may answer. Unpinned
-    /// content may have changed there since: a caller who states no limit
-    /// expects what the origin serves now (N6), and until conditional requests
-    /// are built the only way to know is to fetch again. A caller who does
-    /// state a limit gets any entry within it, unless this caller shows the
-    /// origin credentials: these may lead to other content.
-    fn may_be_fetched(&self, query: &Query, index: usize) -> bool {
-        let request = &query.request;
-        let Some(uri) = request.uris.get(index) else {
-            return false;
-        };
-        let headers = &request.headers;
-        let private = headers.has_credentials(index, uri.as_str().unwrap_or_default())
-            || uri.has_secret()
-            || request.qualifiers.had_secret();
-        let now = self.shared.settings.clock.now();
-        let limited = query.oldest_accepted.is_some_and(|oldest| oldest <= now);
-        request.integrity.is_none()
-            && limited
-            && !private
-            && self.shared.fetcher.is_fetchable(request.kind, uri)
     }
 }
 

@@ -10,14 +10,17 @@
 //! Called by: `api`.
 
 mod candidates;
+mod current;
 mod error;
 mod explain;
 mod flight;
+mod freshness;
 mod lookup;
 #[cfg(test)]
 mod model;
 mod negative;
 mod origin;
+mod pattern;
 mod permission;
 mod push;
 mod query;
@@ -32,12 +35,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use error::ResolveError;
-pub use explain::{ExplainedKey, Explanation, Verdict};
+pub use explain::{Asking, ExplainedKey, Explanation, Verdict};
+pub use freshness::UnpinnedRule;
 pub use lookup::Missed;
 pub use permission::{InstanceRule, Permissions, UriPrefix};
 pub use query::{Answer, Outcome, Push, Query, Stats};
 pub use subsets::SubsetRules;
 
+use crate::asset::KeyHeaders;
 use crate::clock::Clock;
 use crate::digest::{DigestFunction, InstanceName};
 use crate::drain::Drain;
@@ -71,6 +76,13 @@ pub struct Settings {
     pub clock: Clock,
     /// What may be written on behalf of clients.
     pub permissions: Permissions,
+    /// What is done about content no checksum pins; the first rule counts.
+    pub unpinned: Vec<UnpinnedRule>,
+    /// Further headers that select a representation.
+    pub key_headers: KeyHeaders,
+    /// Whether pinned content that took credentials is found by whoever knows
+    /// its checksum.
+    pub share_private: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +93,9 @@ impl Default for Settings {
             migrate: false,
             clock: Clock::default(),
             permissions: Permissions::default(),
+            unpinned: Vec::new(),
+            key_headers: KeyHeaders::default(),
+            share_private: true,
         }
     }
 }
@@ -176,9 +191,17 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Resolver<S, F, A> {
     }
 
     /// Finds or fetches an asset.
-    pub async fn fetch(&self, context: &CallContext, query: Query) -> Result<Answer, ResolveError> {
+    pub async fn fetch(
+        &self,
+        context: &CallContext,
+        mut query: Query,
+    ) -> Result<Answer, ResolveError> {
         let inner = &self.inner;
         let shared = &inner.shared;
+        query
+            .request
+            .headers
+            .select_by(&shared.settings.key_headers);
         inner.check(context, &query).await?;
         let missed = match inner.look_up(context, &query).await? {
             Ok(found) => return Ok(found),

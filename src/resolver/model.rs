@@ -85,6 +85,7 @@ fn holds(failing: bool) -> Seen {
         seen.exact,
         seen.subset,
         seen.origin,
+        seen.revalidated,
         seen.misses,
         seen.due,
         seen.due_subset,

@@ -33,6 +33,7 @@ impl<S, F: Fetcher> Shared<S, F> {
         }
         let permissions = &self.settings.permissions;
         permissions.check_fetch(&request.scope.instance)?;
+        self.check_pinned(query)?;
         self.check_supported(query)?;
         if !request.scope.function.is_computable() {
             return Err(ResolveError::NotComputable(request.scope.function));
@@ -46,12 +47,18 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
     pub(super) async fn fetch_and_record(
         self: Arc<Self>,
         context: CallContext,
-        query: Query,
-        missed: Missed,
+        mut query: Query,
+        mut missed: Missed,
     ) -> Result<Answer, ResolveError> {
-        let fetched = self.fetcher.fetch(&context, &query.request).await?;
+        let past = self.past(&context, &query).await;
+        if past.iter().any(Option::is_some) {
+            missed = missed.max(Missed::Unconfirmed);
+        }
+        let fetched = self.fetch_current(&context, &mut query, &past).await?;
         if fetched.joined {
             joined("download");
+        } else if !took_secrets(&query, &fetched) {
+            self.note_drift(&query, &past, &fetched);
         }
         let qualifiers = self.record(&context, &query, &fetched).await;
         Ok(Answer {
@@ -59,9 +66,10 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
             digest: fetched.digest,
             uri_index: Some(fetched.uri_index),
             qualifiers: shown(qualifiers),
-            outcome: match fetched.joined {
-                true => Outcome::Joined,
-                false => Outcome::Fetched,
+            outcome: match (fetched.joined, fetched.not_modified) {
+                (true, _) => Outcome::Joined,
+                (false, true) => Outcome::Revalidated,
+                (false, false) => Outcome::Fetched,
             },
             stats: Stats {
                 origin_bytes: fetched.origin_bytes,
@@ -75,7 +83,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
     /// make the content wrong: it is counted, logged, and the fetch is OK
     /// (S11). Returns the qualifiers the content is known by.
     async fn record(&self, context: &CallContext, query: &Query, fetched: &Fetched) -> Qualifiers {
-        let (keys, qualifiers) = keys_of(query, fetched);
+        let (keys, qualifiers) = self.keys_of(query, fetched);
         if keys.is_empty() {
             return qualifiers;
         }
@@ -91,31 +99,37 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         }
         reference.qualifiers
     }
-}
 
-/// Under which keys fetched content is recorded: pinned by a checksum, under
-/// every hash that was verified, whatever the URI; unpinned, under the URI
-/// that answered, unless credentials were needed to get it.
-fn keys_of(query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
-    let request = &query.request;
-    if request.integrity.is_some() {
-        let verified = fetched.verified.iter();
-        let spaces = verified.filter_map(|c| KeySpace::checksum(c, &request.qualifiers));
-        let keys = spaces.map(|space| key(query, space)).collect();
-        return (keys, request.qualifiers.clone());
+    /// Under which keys fetched content is recorded: pinned by a checksum, under
+    /// every hash that was verified, whatever the URI; unpinned, under the URI
+    /// that answered. What took credentials is recorded if a checksum pins it
+    /// and the operator lets it be shared.
+    fn keys_of(&self, query: &Query, fetched: &Fetched) -> (Vec<AssetKey>, Qualifiers) {
+        let request = &query.request;
+        let pinned = request.integrity.is_some();
+        let qualifiers = match pinned {
+            true => request.qualifiers.clone(),
+            false => key_qualifiers(query, fetched.uri_index),
+        };
+        if took_secrets(query, fetched) && !(pinned && self.settings.share_private) {
+            return (Vec::new(), qualifiers);
+        }
+        if pinned {
+            let verified = fetched.verified.iter();
+            let spaces = verified.filter_map(|c| KeySpace::checksum(c, &qualifiers));
+            let keys = spaces.map(|space| key(query, space)).collect();
+            return (keys, qualifiers);
+        }
+        let space = request
+            .uris
+            .get(fetched.uri_index)
+            .map(|uri| KeySpace::Fetched {
+                uri: uri.clone(),
+                qualifiers: qualifiers.clone(),
+            });
+        let keys = space.map(|space| key(query, space)).into_iter().collect();
+        (keys, qualifiers)
     }
-    let qualifiers = key_qualifiers(query, fetched.uri_index);
-    let Some(uri) = request.uris.get(fetched.uri_index) else {
-        return (Vec::new(), qualifiers);
-    };
-    if took_secrets(query, fetched) {
-        return (Vec::new(), qualifiers);
-    }
-    let space = KeySpace::Fetched {
-        uri: uri.clone(),
-        qualifiers: qualifiers.clone(),
-    };
-    (vec![key(query, space)], qualifiers)
 }
 
 /// Whether an origin was shown a secret, or the request held one.
@@ -162,6 +176,7 @@ fn reason(query: &Query, missed: Missed) -> String {
         Missed::Contradicted => "what was pushed under it does not have this checksum",
         Missed::Gone => "it was pushed, but its content is no longer in the cache",
         Missed::Expired => "what was pushed under it has expired or was withdrawn",
+        Missed::Unconfirmed => "what its origin served before has to be confirmed by it",
         Missed::Stale => "what was pushed under it is older than oldest_content_accepted",
     };
     let is_directory_url =

@@ -76,6 +76,8 @@ pub enum Outcome {
     HitMigrated,
     /// The origin.
     Fetched,
+    /// What the origin served before, which it confirmed.
+    Revalidated,
     /// The origin, which an earlier identical request had asked.
     Joined,
 }
@@ -90,6 +92,7 @@ impl Outcome {
             Outcome::HitSubset => "hit_subset",
             Outcome::HitMigrated => "hit_migrated",
             Outcome::Fetched => "fetched",
+            Outcome::Revalidated => "revalidated",
             Outcome::Joined => "joined",
         }
     }

@@ -2,6 +2,7 @@
 //! look-ups, threads. The rest is tested as clients see it, in `api::tests`.
 
 mod explain;
+mod freshness;
 mod matching;
 
 use std::sync::Arc;

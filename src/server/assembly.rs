@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use super::backend::{Backend, Near};
 use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
+use crate::asset::KeyHeaders;
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher, OriginFiles, Progress};
@@ -214,6 +215,9 @@ fn resolver_settings(config: &Config) -> resolver::Settings {
             projections: references.projections.clone(),
         },
         migrate: config.compat.bb_remote_asset,
+        unpinned: config.fetch.unpinned.clone(),
+        key_headers: KeyHeaders::new(&config.fetch.key_headers),
+        share_private: config.fetch.share_private,
         ..resolver::Settings::default()
     }
 }

@@ -64,6 +64,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_origin_connections", Gauge, Unit::Count, "Connections to origins open, idle ones included."),
     ("assetgate_origin_connections_displaced_total", Counter, Unit::Count, "Idle connections to origins closed because all places were taken."),
     ("assetgate_origin_rule_decisions_total", Counter, Unit::Count, "URLs that URL rules changed or blocked, by decision, and by whether that is enforced or only told."),
+    ("assetgate_origin_drift_total", Counter, Unit::Count, "Fetches that found other content under a URL than before, without a checksum."),
     ("assetgate_fetch_in_flight", Gauge, Unit::Count, "Fetches from origins under way."),
     ("assetgate_fetches_unattended", Gauge, Unit::Count, "Fetches under way for callers who left and may ask again."),
     ("assetgate_fetches_joined_total", Counter, Unit::Count, "Fetches answered by an earlier identical one, by whether that was running or is remembered."),

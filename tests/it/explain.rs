@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::support::entries::edit_payload;
 use crate::support::logs::field;
 use crate::support::{
-    Client, Code, Fetching as _, Function, Origin, Proxy, Pushing as _, Qualified as _, Running,
-    Upstream, digest_in, eventually, fetch_blob, fetch_directory, hit, inline, push_blob,
+    Client, Code, Fetching as _, Function, Origin, Proxy, Pushing as _, Qualified as _, Reply,
+    Running, Upstream, digest_in, eventually, fetch_blob, fetch_directory, hit, inline, push_blob,
 };
 
 const URN: &str = "urn:x:a";
@@ -298,6 +298,50 @@ async fn a_cache_that_cannot_be_asked_is_69() {
     let usage = told(&["--upstream", &url]).await;
     assert_eq!(usage.code, 64);
     assert_eq!(usage.err, "uris: at least one URI is required\n");
+}
+
+#[tokio::test]
+async fn what_the_origin_would_be_asked_is_told() {
+    let reply = Reply::ok("content").header("ETag", "\"1\"").conditional();
+    let origin = Origin::new().reply("/a", reply).start().await;
+    let world = World::start().await;
+    let uri = origin.url("/a");
+    let cache = world.cache.url();
+    let ask = async |more: &[&str]| {
+        let arguments = ["--upstream", &cache, "--uri", &uri];
+        told(&[&arguments[..], more].concat()).await
+    };
+    let before = ask(&[]).await;
+    assert!(
+        before.out.ends_with("The origin would be asked.\n"),
+        "{}",
+        before.out
+    );
+    hit(world.client.fetch_blob(fetch_blob(&[&uri])).await);
+    let after = ask(&[]).await;
+    assert_eq!(after.code, 1, "{}", after.err);
+    for part in [
+        "fetched http://",
+        "no, unconfirmed: its origin served it before",
+        "It would be revalidated with the origin: http://",
+        "/a (entry of 20",
+    ] {
+        assert!(after.out.contains(part), "{part}: {}", after.out);
+    }
+    let json = ask(&["--json"]).await.json();
+    let verdict = &json["verdict"];
+    assert_eq!(verdict["missed"], "unconfirmed");
+    assert_eq!(verdict["would_be_revalidated"][0]["uri"], uri);
+    assert_eq!(origin.total(), 1);
+    // By the settings of a server.
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("assetgate.toml");
+    std::fs::write(&config, "[fetch]\nunpinned = \"reject *\"\n").unwrap();
+    let refused = ask(&["--config", config.to_str().unwrap()]).await;
+    assert!(refused.out.contains("fetch.unpinned"), "{}", refused.out);
+    std::fs::write(&config, "[fetch]\nunpinned = \"ttl=1h *\"\n").unwrap();
+    let young = ask(&["--config", config.to_str().unwrap()]).await;
+    assert_eq!(young.code, 0, "{}", young.out);
 }
 
 const MARK: &str = "hunter2";

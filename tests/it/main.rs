@@ -48,6 +48,7 @@ mod secrets_everywhere;
 mod status;
 mod support;
 mod timeout;
+mod unpinned;
 mod upstream_failures;
 mod uris;
 mod validation;

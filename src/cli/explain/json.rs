@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::stamp;
 use super::text::checksum_name;
 use crate::asset::{AssetReference, KeySpace, Qualifiers, Source, Uri};
-use crate::resolver::{ExplainedKey, Explanation, Missed, Query, Verdict};
+use crate::resolver::{Asking, ExplainedKey, Explanation, Missed, Query, Verdict};
 use crate::store::{Explained, Lookup};
 
 pub(super) fn tell(query: &Query, explanation: &Explanation, now: SystemTime) -> String {
@@ -95,6 +95,15 @@ fn pairs(qualifiers: &Qualifiers) -> Value {
         .collect()
 }
 
+fn revalidated(query: &Query, asking: &Asking) -> Value {
+    let uri = query.request.uris.get(asking.uri_index);
+    json!({
+        "uri": uri.map(Uri::redacted),
+        "digest": asking.digest.to_string(),
+        "content_time": stamp(asking.content_time),
+    })
+}
+
 fn verdict(query: &Query, verdict: &Verdict) -> Value {
     match verdict {
         Verdict::Hit(answer) => {
@@ -107,11 +116,16 @@ fn verdict(query: &Query, verdict: &Verdict) -> Value {
                 "qualifiers": pairs(&answer.qualifiers),
             })
         }
-        Verdict::Miss { missed, origin } => json!({
-            "hit": false,
-            "missed": missed.map(Missed::name),
-            "origin_would_be_asked": origin.is_ok(),
-            "error": origin.as_ref().err().map(ToString::to_string),
-        }),
+        Verdict::Miss { missed, origin } => {
+            let asked = origin.iter().flatten();
+            let asked: Vec<Value> = asked.map(|asking| revalidated(query, asking)).collect();
+            json!({
+                "hit": false,
+                "missed": missed.map(Missed::name),
+                "origin_would_be_asked": origin.is_ok(),
+                "would_be_revalidated": asked,
+                "error": origin.as_ref().err().map(ToString::to_string),
+            })
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn tell(query: &Query, explanation: &Explanation, now: SystemTime) ->
         facts(&mut out, key, now);
         out.push('\n');
     }
-    out.push_str(&verdict(query, &explanation.verdict));
+    out.push_str(&verdict(query, &explanation.verdict, now));
     out.push('\n');
     out
 }
@@ -179,11 +179,12 @@ fn why(missed: Missed) -> &'static str {
         Missed::HalfPushed => "it was pushed for several URIs, and the first has no entry",
         Missed::Gone => "its content is not in the cache any more",
         Missed::Expired => "it has expired or was withdrawn",
+        Missed::Unconfirmed => "its origin served it before, and has to confirm it first",
         Missed::Stale => "it is older than oldest_content_accepted",
     }
 }
 
-fn verdict(query: &Query, verdict: &Verdict) -> String {
+fn verdict(query: &Query, verdict: &Verdict, now: SystemTime) -> String {
     let uris = &query.request.uris;
     match verdict {
         Verdict::Hit(answer) => {
@@ -198,7 +199,19 @@ fn verdict(query: &Query, verdict: &Verdict) -> String {
                 None => "it would not be looked up".to_owned(),
             };
             let then = match origin {
-                Ok(()) => "The origin would be asked.".to_owned(),
+                Ok(asked) if asked.is_empty() => "The origin would be asked.".to_owned(),
+                Ok(asked) => {
+                    let entries = asked.iter().map(|asking| {
+                        let uri = uris.get(asking.uri_index);
+                        let uri = uri.map(Uri::redacted).unwrap_or_default();
+                        format!("{uri} (entry of {})", moment(asking.content_time, now))
+                    });
+                    let entries: Vec<String> = entries.collect();
+                    format!(
+                        "It would be revalidated with the origin: {}.",
+                        entries.join(", ")
+                    )
+                }
                 Err(error) => format!("The origin would not be asked: {error}."),
             };
             format!("A fetch would not be answered from the cache: {missed}. {then}")

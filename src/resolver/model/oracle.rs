@@ -21,6 +21,7 @@ pub(super) struct Seen {
     pub(super) subset: usize,
     pub(super) origin: usize,
     pub(super) fetched_before: usize,
+    pub(super) revalidated: usize,
     pub(super) misses: usize,
     pub(super) due: usize,
     pub(super) due_subset: usize,
@@ -242,9 +243,10 @@ impl Oracle<'_> {
             }
             _ if exact.is_some() || subset.is_some() => fail(n, "a push has to answer"),
             Outcome::HitChecksum | Outcome::HitMigrated => fail(n, "there is no such entry"),
-            // Fetched, by this call or by one that is as good.
-            _ => {
+            // Fetched or confirmed, by this call or by one that is as good.
+            outcome => {
                 seen.origin += 1;
+                seen.revalidated += usize::from(outcome == Outcome::Revalidated);
                 if answer.qualifiers != qualifiers(fetch.set) {
                     return fail(n, "other qualifiers than the origin was asked with");
                 }

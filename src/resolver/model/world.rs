@@ -168,16 +168,26 @@ impl Fetcher for Origin {
             return Err(failed(Failure::Unavailable { retry_after: None }));
         };
         self.gates.lock().served.push((record, content));
-        pass(Arc::clone(&self.gates), "deposit".to_owned(), record).await;
-        let digest = self.cas.put(CONTENT.data[content].clone());
         let uri_index = request.uris.iter().position(Uri::is_http).unwrap();
+        let known = request.known.get(uri_index).and_then(Option::as_ref);
+        let etag = Some(format!("\"{content}\""));
+        let not_modified = known.is_some_and(|known| known.validators.etag == etag);
+        let digest = if not_modified {
+            CONTENT.digests[content].clone()
+        } else {
+            pass(Arc::clone(&self.gates), "deposit".to_owned(), record).await;
+            self.cas.put(CONTENT.data[content].clone())
+        };
         Ok(Fetched {
             digest,
             uri_index,
-            not_modified: false,
+            not_modified,
             joined: false,
             started_at,
-            validators: Validators::default(),
+            validators: Validators {
+                etag,
+                last_modified: None,
+            },
             verified: Vec::new(),
             with_credentials: false,
             origin_bytes: 0,

@@ -30,6 +30,8 @@ pub(super) enum Framing {
     Declared(u64),
     Chunked,
     UntilClose,
+    /// There is none.
+    NoBody,
 }
 
 /// What to answer.
@@ -45,6 +47,7 @@ pub struct Reply {
     pub(super) ranges: bool,
     pub(super) times: usize,
     pub(super) raw: bool,
+    pub(super) conditions: bool,
 }
 
 impl Reply {
@@ -60,6 +63,7 @@ impl Reply {
             ranges: false,
             times: 1,
             raw: false,
+            conditions: false,
         }
     }
 
@@ -74,6 +78,18 @@ impl Reply {
 
     pub fn redirect(to: &str) -> Self {
         Self::status(302).header("Location", to)
+    }
+
+    /// 304, whatever was asked.
+    pub fn not_modified() -> Self {
+        Self::new(304, Bytes::new()).without_body()
+    }
+
+    pub(super) fn without_body(mut self) -> Self {
+        self.status = 304;
+        self.body = Bytes::new();
+        self.framing = Framing::NoBody;
+        self
     }
 
     /// Never answers.
@@ -137,6 +153,12 @@ impl Reply {
     /// The body so many times over.
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
+        self
+    }
+
+    /// Honours `If-None-Match` and `If-Modified-Since`.
+    pub fn conditional(mut self) -> Self {
+        self.conditions = true;
         self
     }
 

@@ -59,7 +59,9 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, script: &Script) 
     while let Some(seen) = request(&mut stream).await? {
         script.seen.lock().unwrap().push(seen.clone());
         let mut reply = script.next(&seen);
-        if reply.ranges {
+        if reply.conditions && is_current(&reply, &seen) {
+            reply = reply.without_body();
+        } else if reply.ranges {
             apply_range(&mut reply, seen.header("range"));
         }
         match answer(&mut stream, &reply).await? {
@@ -89,6 +91,24 @@ async fn request(stream: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> io::Res
         };
         let header = (name.to_ascii_lowercase(), value.trim().to_owned());
         seen.headers.push(header);
+    }
+}
+
+/// RFC 9110, 13.2.2: by the name if one was asked about, else by the date.
+fn is_current(reply: &Reply, seen: &Seen) -> bool {
+    let own = |name: &str| {
+        let mut all = reply.headers.iter();
+        let found = all.find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    };
+    // The weak comparison.
+    let opaque = |tag: &str| tag.trim_start_matches("W/").to_owned();
+    match seen.header("if-none-match") {
+        Some(asked) => own("etag").map(opaque) == Some(opaque(asked)),
+        None => {
+            let since = seen.header("if-modified-since");
+            since.is_some() && own("last-modified") == since
+        }
     }
 }
 
@@ -153,6 +173,7 @@ async fn answer(
         }
         Framing::Declared(length) => format!("Content-Length: {length}\r\n\r\n"),
         Framing::Chunked => "Transfer-Encoding: chunked\r\n\r\n".into(),
+        Framing::NoBody => "\r\n".into(),
         Framing::UntilClose => "Connection: close\r\n\r\n".into(),
     });
     stream.write_all(head.as_bytes()).await?;
@@ -177,7 +198,7 @@ async fn answer(
     }
     stream.flush().await?;
     Ok(match reply.framing {
-        Framing::Length | Framing::Chunked => Then::More,
+        Framing::Length | Framing::Chunked | Framing::NoBody => Then::More,
         Framing::Declared(_) | Framing::UntilClose => Then::Close,
     })
 }
