@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # A real nginx as origin. Sourced after lib.sh.
+# shellcheck disable=SC2034 # the scripts that source this use what it sets
 
 needs nginx apt
 
