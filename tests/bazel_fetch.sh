@@ -27,8 +27,8 @@ workspace() {
         "$(sha256sum "$WORK/files/$name.bin" | cut -d ' ' -f 1)"
     done
   } >"$WORK/workspace/WORKSPACE"
-  printf 'genrule(name = "all", outs = ["all.out"], srcs = [%s], cmd = "cat $(SRCS) > $@")\n' \
-    "$(printf '"@%s//file", ' "$@")" >"$WORK/workspace/BUILD"
+  printf 'genrule(name = "all", outs = ["all.out"], srcs = [%s], cmd = "cat %s > %s")\n' \
+    "$(printf '"@%s//file", ' "$@")" "\$(SRCS)" "\$@" >"$WORK/workspace/BUILD"
 }
 
 # client NAME SECONDS FLAG...: a cold client builds //:all. They share nothing.
