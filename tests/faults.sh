@@ -5,7 +5,7 @@
 #   tests/faults.sh [SECONDS [CACHE...]]     all caches together; 60 by default, 600 to be thorough. CACHE: embedded bb_storage
 #
 #   SEED=N           the same files again
-#   MOST_FAILED=10   percent of all fetches that may fail
+#   MOST_FAILED=6    percent of all fetches that may fail: a body without end, or wrong bytes, from an only mirror
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 seconds=${1:-60}
