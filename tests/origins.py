@@ -273,6 +273,12 @@ def resume_of_another_file():
     assert seen == [200, 200], seen
 
 
+def another_pin():
+    """the file changes, and somebody asks for it with its new checksum at once"""
+    for _ in range(2):
+        is_file(fetch(url("plain", new("released.bin")), pin="released.bin"), "released.bin")
+
+
 def many_cuts():
     """cut five times"""
     cutter = Cutter(130_000, times=5)
@@ -376,7 +382,7 @@ def untrusted():
 
 CHECKS = [
     plain, by_name, tls_http2, tls_http1, tls_only_http2, redirects, redirect_to_tls, redirects_and_credentials, redirects_that_lead_nowhere,
-    resume, resume_without_pin, resume_of_another_file, many_cuts, failover, encodings, conditional, rate_limit, connection_limit,
+    resume, resume_without_pin, resume_of_another_file, another_pin, many_cuts, failover, encodings, conditional, rate_limit, connection_limit,
     slow_first_byte, large, large_http2,
 ]  # fmt: skip
 
