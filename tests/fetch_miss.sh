@@ -8,7 +8,7 @@
 # bb_storage). ROUNDS: 3. CACHE: embedded bb_storage bazel_remote.
 #   GATE_TIME=1.15      most that fetching may take of the time of curl | sha256sum plus the upload
 #   GATE_MEMORY=64      MiB that 32 downloads at once may take over idle
-#   CONCURRENT=64       fetch.max_concurrent for the 2,000 small ones: the origin must never see more at once
+#   LIMIT=16            fetch.max_per_host: the origin of 2,000 small ones must never see more at once
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/nginx.sh
@@ -16,7 +16,7 @@
 mib=${1:-128} rounds=${2:-3}
 shift $(($# < 2 ? $# : 2))
 [ $# -gt 0 ] || set -- embedded bb_storage bazel_remote
-gate_time=${GATE_TIME:-1.15} gate_memory=${GATE_MEMORY:-64} concurrent=${CONCURRENT:-64}
+gate_time=${GATE_TIME:-1.15} gate_memory=${GATE_MEMORY:-64} limit=${LIMIT:-16}
 
 (cd "$ROOT/benches/compare" && cargo build --release --quiet --locked --bin fetch) || fail "benches/compare does not build"
 FETCH=${CARGO_TARGET_DIR:-$ROOT/benches/compare/target}/release/fetch
@@ -141,7 +141,7 @@ under_way() {
 all_wait() { [ "$(under_way)" = 1000 ]; }
 
 gone
-ASSETGATE_PREFIX="env ASSETGATE__FETCH__MAX_CONCURRENT=$concurrent" gate gate embedded
+ASSETGATE__FETCH__MAX_PER_HOST=$limit gate gate embedded
 step "1,000 callers of one content"
 curl -sf "$ORIGIN/_reset" >/dev/null
 "$FETCH" blobs --port "${GRPC##*:}" --origin "$ORIGIN" --path held --run one --count 1000 --at-once 1000 --same 1 >"$WORK/same.txt" 2>>"$LOGS/client.log" &
@@ -158,14 +158,14 @@ same "requests to the origin" 1 "$(origin_stat requests)"
 step "2,000 different ones of 64 KiB"
 curl -sf "$ORIGIN/_reset" >/dev/null
 run_fetch blobs --port "${GRPC##*:}" --origin "$ORIGIN" --path slow --run slow --pid "${PID[gate]}"
-printf '   an origin that answers after 100 ms: %s\n' "$LINE"
+printf '   an origin that answers after 50 ms: %s\n' "$LINE"
 same "requests to the origin" 2000 "$(origin_stat requests)"
-at_most "requests at once" "$concurrent" "$(origin_stat most)"
-at_least "requests at once, so the limit was reached" $((concurrent * 3 / 4)) "$(origin_stat most)"
+at_most "requests at once" "$limit" "$(origin_stat most)"
+at_least "requests at once, so the limit was reached" $((limit * 3 / 4)) "$(origin_stat most)"
 for ((i = 0; i < rounds; i++)); do
   run_fetch blobs --port "${GRPC##*:}" --origin "$ORIGIN" --run "small$i" --pid "${PID[gate]}"
   printf '   %s\n' "$LINE"
-  run_fetch download --origin "$ORIGIN" --run "small$i" --at-once "$concurrent"
+  run_fetch download --origin "$ORIGIN" --run "small$i" --at-once "$limit"
   printf '   %s\n' "$LINE"
 done
 # Told at the end, so that one of these does not hide the rest.

@@ -1,7 +1,7 @@
 //! An origin that costs little and counts.
 //!
 //!     /made/SIZE/NAME    a made-up body
-//!     /slow/SIZE/NAME    the same, 100 ms later, so that requests overlap
+//!     /slow/SIZE/NAME    the same, 50 ms later, so that requests overlap
 //!     /held/SIZE/NAME    the same, once somebody asked for /_open
 //!     /_open             lets go of all that is held, now and later
 //!     /_stats            `requests N now N most N`: so far, at this moment, most at once
@@ -94,7 +94,7 @@ async fn answer(origin: Rc<Origin>, request: Request<Incoming>) -> Result<Answer
     };
     let going = Going::new(&origin);
     match page {
-        "slow" => tokio::time::sleep(Duration::from_millis(100)).await,
+        "slow" => tokio::time::sleep(Duration::from_millis(50)).await,
         "held" => {
             let mut open = origin.open.subscribe();
             let _ = open.wait_for(|open| *open).await;
