@@ -23,7 +23,13 @@ Without --listen a free port is taken. --tls opens a second, https listener that
     /truncated/N/NAME       full Content-Length, only N bytes, then the connection ends
     /gzip/NAME              Content-Encoding: gzip
     /huge/BYTES             a made-up body of BYTES bytes: BLOCK over and over
+    /hold/NAME              waits until /_open was asked for, then the file
+    /faulty/PERCENT/FAULTS/SIZE/NAME
+                            SIZE bytes made of NAME; PERCENT of the requests get one of FAULTS (a list with commas) instead:
+                            cut, truncated, stall, reset, slow, endless, wrong, 429, 503. Not in the log.
     /_log /_reset           requests seen so far as JSON; forget them and all counters
+    /_open                  lets go of what is held, now and later
+    /_faults                how many requests /faulty had, and how many of each fault, as JSON
 """
 
 import argparse
@@ -34,8 +40,11 @@ import hashlib
 import http.server
 import json
 import os
+import random
+import socket
 import socketserver
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -47,6 +56,8 @@ BEARER = "Bearer let-me-in"
 LOCK = threading.Lock()
 LOG = []
 SEEN = {}
+OPEN = threading.Event()
+FAULTS = {"requests": 0}
 
 
 class Huge:
@@ -61,6 +72,18 @@ class Huge:
             part = BLOCK[offset : offset + min(len(BLOCK) - offset, end - start)]
             start += len(part)
             yield part
+
+
+class Made:
+    """A body anybody can make up again from its name."""
+
+    def __init__(self, name, size):
+        self.size, self.tag, self.mtime = size, f'"made-{name}"', 0
+        self.data = hashlib.shake_128(name.encode()).digest(size)
+
+    def read(self, start, end):
+        for offset in range(start, end, 1 << 16):
+            yield self.data[offset : min(end, offset + (1 << 16))]
 
 
 class File:
@@ -100,7 +123,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "path": self.path,
             "headers": {k.lower(): v for k, v in self.headers.items()},
         }
-        if not parts[0].startswith("_"):
+        if not parts[0].startswith("_") and parts[0] != "faulty":
             with LOCK:
                 LOG.append(entry)
         try:
@@ -210,6 +233,74 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def on_huge(self, rest, _):
         self.body(Huge(int(rest[0])))
 
+    def on_hold(self, rest, _):
+        OPEN.wait(300)
+        self.body(self.find(rest))
+
+    def on_faulty(self, rest, _):
+        percent, faults, size, name = int(rest[0]), rest[1].split(","), int(rest[2]), rest[3]
+        fault = random.choice(faults) if random.randrange(100) < percent else None
+        with LOCK:
+            FAULTS["requests"] += 1
+            if fault:
+                FAULTS[fault] = FAULTS.get(fault, 0) + 1
+        content = Made(name, size)
+        if fault is None:
+            return self.body(content)
+        {
+            "cut": self.cut,
+            "truncated": lambda c: self.body(c, stop=random.randrange(c.size or 1)),
+            "stall": lambda c: self.body(c, stop=random.randrange(c.size or 1), then=lambda: self.wait_for_close(30)),
+            "reset": lambda c: self.body(c, stop=random.randrange(c.size or 1), then=self.abort),
+            "slow": self.slow,
+            "endless": self.endless,
+            "wrong": self.wrong,
+            "429": lambda _: self.text(429, "not so fast", random.choice([{}, {"Retry-After": "1"}])),
+            "503": lambda _: self.text(503, "not now", random.choice([{}, {"Retry-After": "1"}])),
+        }[fault](content)
+
+    def cut(self, content):
+        """A chunked body whose end does not come."""
+        self.head(200, {"Transfer-Encoding": "chunked", "ETag": content.tag})
+        for part in content.read(0, random.randrange(content.size or 1)):
+            self.write(b"%x\r\n%s\r\n" % (len(part), part))
+        self.close_connection = True
+
+    def slow(self, content):
+        time.sleep(random.uniform(0.1, 4))
+        self.body(content)
+
+    def endless(self, content):
+        """The right bytes first; there is no length, and the end does not come before 256 MiB."""
+        self.close_connection = True
+        self.head(200, {"Connection": "close"})
+        for part in content.read(0, content.size):
+            self.write(part)
+        for _ in range(4096):
+            self.write(BLOCK)
+
+    def wrong(self, content):
+        """As long as it should be, one bit is not."""
+        data = bytearray(content.data)
+        if data:
+            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        content.data = bytes(data)
+        self.body(content)
+
+    def abort(self):
+        """Ends the connection with RST."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def on__open(self, _, __):
+        OPEN.set()
+        self.text(200, "open")
+
+    def on__faults(self, _, __):
+        with LOCK:
+            page = json.dumps(FAULTS)
+        self.text(200, page, {"Content-Type": "application/json"})
+
     def on__log(self, _, __):
         with LOCK:
             page = json.dumps(LOG, indent=1)
@@ -219,6 +310,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with LOCK:
             LOG.clear()
             SEEN.clear()
+            OPEN.clear()
+            FAULTS.clear()
+            FAULTS["requests"] = 0
         self.text(200, "forgotten")
 
     # ---- how they are sent ----

@@ -5,6 +5,8 @@
 CACHE=${ASSETGATE_TEST_CACHE:-${HOME:?}/.cache/assetgate-tests}
 case $CACHE in /*) ;; *) CACHE=$PWD/$CACHE ;; esac
 BIN=$CACHE/bin
+# Where Debian puts servers such as nginx; not in everybody's path.
+PATH=$PATH:/usr/sbin
 
 ENVOY=$BIN/envoy
 BB_STORAGE=$BIN/bb_storage
