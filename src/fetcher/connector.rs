@@ -54,6 +54,9 @@ pub(super) enum ConnectError {
     Connect(String, String),
     #[error("TLS with {0} failed: {1}")]
     Tls(String, String),
+    /// It will be the same the next time.
+    #[error("TLS with {0} failed: {1}")]
+    Certificate(String, String),
     #[error("no connection to {0} within {1:?} (fetch.connect_timeout)")]
     TimedOut(String, Duration),
     #[error(
@@ -185,7 +188,10 @@ impl Way {
         }
         let tls = handshake(&self.tls, bare(host), io).await;
         tls.map(|tls| Stream::tls(tls, place))
-            .map_err(|error| ConnectError::Tls(host.to_owned(), error))
+            .map_err(|error| match is_certificate(&error) {
+                true => ConnectError::Certificate(host.to_owned(), error.to_string()),
+                false => ConnectError::Tls(host.to_owned(), error.to_string()),
+            })
     }
 
     fn proxy_for(&self, host: &str) -> Option<&Proxy> {
@@ -216,7 +222,8 @@ impl Way {
             return Ok(io);
         }
         let tls = handshake(&proxy.tls, host, io).await;
-        tls.map(|tls| Box::new(tls) as BoxIo).map_err(failed)
+        tls.map(|tls| Box::new(tls) as BoxIo)
+            .map_err(|error| failed(error.to_string()))
     }
 
     /// Judges the address in a URL that a proxy will dial. `localhost` is one.
@@ -272,9 +279,15 @@ async fn handshake(
     connector: &TlsConnector,
     host: &str,
     io: BoxIo,
-) -> Result<TlsStream<BoxIo>, String> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
-    connector.connect(name, io).await.map_err(|e| e.to_string())
+) -> io::Result<TlsStream<BoxIo>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    connector.connect(name, io).await
+}
+
+/// Whether a handshake failed because the server is not who it should be.
+fn is_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// A connection to an origin, over one to the proxy.

@@ -25,6 +25,8 @@ pub(super) struct Failed {
     pub(super) text: String,
     /// The last URL, redacted, if redirects led away from the first.
     pub(super) redirected_to: Option<String>,
+    /// The same request will fail the same way, whatever its class.
+    pub(super) lasting: bool,
 }
 
 impl Failed {
@@ -33,15 +35,18 @@ impl Failed {
             failure,
             text: text.into(),
             redirected_to: None,
+            lasting: false,
         }
     }
 
     /// Whether the same request may well succeed a moment later.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(
+        use Failure::{TooManyRequests, Truncated, Unavailable};
+        let passing = matches!(
             self.failure,
-            Failure::Unavailable { .. } | Failure::TooManyRequests { .. } | Failure::Truncated
-        )
+            Unavailable { .. } | TooManyRequests { .. } | Truncated
+        );
+        passing && !self.lasting
     }
 
     /// The last of so many failures in a row.
@@ -88,6 +93,10 @@ impl Failed {
             Some(refused @ ConnectError::Disallowed { .. }) => {
                 Self::new(Failure::Disallowed, refused.to_string())
             }
+            Some(refused @ ConnectError::Certificate(..)) => Self {
+                lasting: true,
+                ..Self::unavailable(refused.to_string())
+            },
             Some(refused @ ConnectError::ProxyCredential(_)) => {
                 Self::new(Failure::Refused, refused.to_string())
             }
