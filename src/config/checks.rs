@@ -11,9 +11,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
-use super::settings::{Config, ReferencesUpstream};
-use crate::fetcher::read_proxy_credential;
-use crate::fetcher::{HeaderFile, Netrc, OriginCredential, UrlRules};
+use super::settings::{Config, Fetch, ReferencesUpstream};
+use crate::fetcher::{HeaderFile, Netrc, OriginCredential, UrlRules, read_proxy_credential};
 use crate::store::MacKeys;
 use crate::upstream::{Credential, Endpoint};
 
@@ -44,6 +43,18 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
         check.pem(key, "private key", |path| {
             PrivateKeyDer::from_pem_file(path).map(|_| true)
         });
+    }
+}
+
+/// Which setting has this service show origins something of its own.
+fn lent_to_origins(fetch: &Fetch) -> Option<&'static str> {
+    let rules = || UrlRules::read(fetch.rules.as_deref()?).ok();
+    let in_rules = || rules().is_some_and(|rules| rules.hold_credentials());
+    match () {
+        () if fetch.netrc.is_some() => Some("fetch.netrc"),
+        () if !fetch.credentials.is_empty() => Some("fetch.credentials"),
+        () if in_rules() => Some("fetch.rules"),
+        () => None,
     }
 }
 
@@ -196,16 +207,8 @@ impl Check<'_> {
             "upstream.client_key",
             "upstream.credential",
         ];
-        const FOR_ORIGINS: [&str; 2] = ["fetch.netrc", "fetch.credentials"];
-        let keys = LENT.iter().chain(&FOR_ORIGINS);
-        let in_rules = config
-            .fetch
-            .rules
-            .as_deref()
-            .and_then(|path| UrlRules::read(path).ok());
-        let in_rules = in_rules.filter(UrlRules::hold_credentials);
-        let lent = keys.copied().find(|key| self.has(key));
-        let Some(lent) = lent.or_else(|| in_rules.map(|_| "fetch.rules")) else {
+        let lent = LENT.into_iter().find(|key| self.has(key));
+        let Some(lent) = lent.or_else(|| lent_to_origins(&config.fetch)) else {
             return;
         };
         let lent = lent.replace("client_key", "client_cert");

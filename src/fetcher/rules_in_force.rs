@@ -3,7 +3,7 @@
 //!
 //! Keys and references never know: they are about the URI of the request.
 //! Not for: what rules mean (`url_rules`).
-//! Called by: `fetch`.
+//! Called by: `mirrors`.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
