@@ -42,6 +42,7 @@ fn entry(entry: &Entry) -> Value {
         "total": entry.total,
         "waiters": entry.waiters,
         "attempts": entry.attempts,
+        "waits_for": entry.waits_for,
         "age_seconds": entry.age.as_secs_f64(),
     })
 }
@@ -54,7 +55,7 @@ pub(super) fn page(list: &[Entry]) -> String {
             rows,
             "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}",
             escape(&entry.uri),
-            entry.phase.name(),
+            phase(entry),
             received(entry.bytes, entry.total),
             entry.waiters,
             entry.attempts,
@@ -74,6 +75,13 @@ pub(super) fn page(list: &[Entry]) -> String {
          <tr><th>URI<th>phase<th>received<th>waiting<th>requests<th>for\n{rows}</table>\n\
          <p><a href=/>status page</a> <a href=\"/fetches?format=json\">as JSON</a>\n"
     )
+}
+
+fn phase(entry: &Entry) -> String {
+    match &entry.waits_for {
+        Some(what) => format!("{}: {}", entry.phase.name(), escape(what)),
+        None => entry.phase.name().to_owned(),
+    }
 }
 
 fn received(bytes: u64, total: Option<u64>) -> String {
@@ -124,7 +132,7 @@ mod tests {
         let told: Value = serde_json::from_str(&json(&progress.list())).unwrap();
         let want = json!({"fetches": [{
             "uri": "https://h/<a>", "host": "h", "phase": "receiving", "bytes": 1024,
-            "total": 4096, "waiters": 0, "attempts": 2, "age_seconds": 61.5,
+            "total": 4096, "waiters": 0, "attempts": 2, "waits_for": null, "age_seconds": 61.5,
         }]});
         assert_eq!(told, want);
         drop(tracker);

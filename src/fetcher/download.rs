@@ -28,7 +28,7 @@ use super::sink::{Flow, Received, Sink};
 use super::spool::Content;
 use super::target::Target;
 use super::{Failure, FetchError, Known, deposit, measure};
-use crate::asset::{Checksum, Integrity, SecretValue, Validators};
+use crate::asset::{Checksum, Integrity, SecretValue, Uri, Validators};
 use crate::digest::{Digest, Scope};
 use crate::upstream::CallContext;
 
@@ -44,6 +44,8 @@ pub(super) struct Order {
     pub(super) context: CallContext,
     pub(super) scope: Scope,
     pub(super) integrity: Option<Integrity>,
+    /// As it was asked for.
+    pub(super) uri: Uri,
     pub(super) target: Target,
     pub(super) headers: Vec<(HeaderName, SecretValue)>,
     pub(super) known: Option<Known>,

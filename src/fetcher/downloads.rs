@@ -189,7 +189,8 @@ impl Downloads {
         let standing = Arc::<Standing>::default();
         let target = &order.target;
         let host = target.url.host_str().unwrap_or_default().to_owned();
-        let tracker = Arc::new(inner.progress.begin(target.redacted(), host));
+        let tracker = inner.progress.begin(order.uri.redacted(), host);
+        let tracker = Arc::new(tracker.standing(Arc::clone(&standing)));
         let flight = Flight {
             inner: Arc::clone(inner),
             order: Arc::clone(order),

@@ -187,7 +187,7 @@ impl<'a> Mirrors<'a> {
         }
         let target = &mirror.order.target;
         let host = target.url.host_str().unwrap_or_default().to_owned();
-        let tracker = self.inner.progress.begin(target.redacted(), host);
+        let tracker = self.inner.progress.begin(mirror.order.uri.redacted(), host);
         tracker.attempt(self.counts.attempts);
         tracker.phase(Phase::Waiting);
         (tracker.wanted_by(&self.request.waiters), tracker)
@@ -347,6 +347,7 @@ fn order(job: &Job<'_>, uri_index: usize, target: Target) -> Order {
         context: job.context.clone(),
         scope: request.scope.clone(),
         integrity: request.integrity.clone(),
+        uri: request.uris[uri_index].clone(),
         target,
         headers,
         known: request.known.get(uri_index).cloned().flatten(),

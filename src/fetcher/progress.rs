@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::hosts::Standing;
 use super::measure;
 
 /// Downloads listed at a time; more than run at once by far.
@@ -98,6 +99,8 @@ pub struct Entry {
     pub age: Duration,
     /// What it is doing.
     pub phase: Phase,
+    /// What it waits for while it is not its turn.
+    pub waits_for: Option<String>,
 }
 
 /// The downloads under way. Clones share the list.
@@ -120,6 +123,7 @@ struct Download {
     attempts: AtomicU32,
     phase: AtomicU8,
     waiters: Mutex<BTreeMap<u64, Waiters>>,
+    standing: OnceLock<Arc<Standing>>,
 }
 
 /// A URI with an end.
@@ -145,6 +149,7 @@ impl Progress {
             attempts: AtomicU32::new(0),
             phase: AtomicU8::new(Phase::Waiting as u8),
             waiters: Mutex::default(),
+            standing: OnceLock::new(),
         });
         waiting(1.0);
         let mut table = self.0.lock();
@@ -175,6 +180,7 @@ impl Download {
         let waiters = self.waiters.lock();
         let waiters = waiters.values().map(Waiters::get);
         let total = self.total.load(Relaxed);
+        let waits_for = self.standing.get().and_then(|s| s.waits_for());
         Entry {
             uri: self.uri.clone(),
             host: self.host.clone(),
@@ -183,7 +189,11 @@ impl Download {
             waiters: waiters.fold(0, u32::saturating_add),
             attempts: self.attempts.load(Relaxed),
             age: self.since.elapsed(),
-            phase: self.phase(),
+            phase: match waits_for {
+                Some(_) => Phase::Waiting,
+                None => self.phase(),
+            },
+            waits_for,
         }
     }
 
@@ -204,6 +214,14 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// Where it stands in front of its host is told there.
+    #[must_use]
+    pub(super) fn standing(self, standing: Arc<Standing>) -> Self {
+        // Set only here, before anybody else has it.
+        let _ = self.download.standing.set(standing);
+        self
+    }
+
     /// What it does now.
     pub fn phase(&self, phase: Phase) {
         let before = self.download.phase.swap(phase as u8, Relaxed);

@@ -419,12 +419,13 @@ async fn callers_of_one_download_are_counted_and_leave() {
         .collect();
     let three = |entry: &Value| entry["waiters"] == 3 && entry["bytes"] == 3;
     listed(&proxy, three).await;
-    for call in &calls {
-        call.abort();
-    }
-    listed(&proxy, |entry| entry["waiters"] == 0).await;
     assert_eq!(origin.total(), 1);
+    calls[2].abort();
+    listed(&proxy, |entry| entry["waiters"] == 2).await;
     gate.open();
+    for call in calls.into_iter().take(2) {
+        hit(call.await.unwrap());
+    }
     eventually("the end", async || {
         let (_, body) = admin::get(proxy.admin(), "/fetches?format=json").await;
         body.contains("[]").then_some(())
@@ -452,6 +453,39 @@ async fn what_waits_for_an_origin_to_recover_can_be_seen() {
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("assetgate_fetches_waiting", &[]), 1.0);
     hit(call.await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_download_waits_for_can_be_seen_and_what_was_asked_for() {
+    let gate = Gate::new();
+    let slow = Reply::ok("content").gated_after(3, &gate);
+    let origin = Origin::new().reply("/a", slow.clone()).reply("/b", slow);
+    let origin = origin.start().await;
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let rewrite = format!("rewrite named\\.example/(.*) {}/$1\n", origin.address());
+    std::fs::write(rules.path(), rewrite).unwrap();
+    let proxy = Proxy::new().config("[fetch]\nmax_per_host = 1\n");
+    let proxy = proxy.arg("--origin-rules").arg(rules.path());
+    let (proxy, client) = proxy.connected().await;
+    let fetch = |uri: String| {
+        let (client, ask) = (client.clone(), fetch_blob(&[uri]));
+        tokio::spawn(async move { client.fetch_blob(ask).await })
+    };
+    let first = fetch(origin.url("/a"));
+    listed(&proxy, |entry| entry["bytes"] == 3).await;
+    let second = fetch("http://named.example/b".to_owned());
+    let entry = listed(&proxy, |entry| !entry["waits_for"].is_null()).await;
+    says(
+        entry["waits_for"].as_str().unwrap(),
+        &["fetch.max_per_host"],
+    );
+    assert_eq!(entry["phase"], "waiting");
+    assert_eq!(entry["uri"], "http://named.example/b");
+    assert_eq!(entry["host"], "127.0.0.1");
+    gate.open();
+    for call in [first, second] {
+        hit(call.await.unwrap());
+    }
 }
 
 #[tokio::test]
