@@ -4,7 +4,7 @@
 #
 #   tests/fetch_miss.sh [MIB [ROUNDS [CACHE...]]]
 #
-# MIB is the size of the large download: 128 by default, 1024 to be thorough (needs 12 GiB on disk and 9 GiB of memory for
+# MIB is the size of the large download: 128 by default, 1024 to be thorough (needs 6 GiB on disk, and 9 GiB of memory for
 # bb_storage). ROUNDS: 3. CACHE: embedded bb_storage bazel_remote.
 #   GATE_TIME=1.15      most that fetching may take of the time of curl | sha256sum plus the upload
 #   GATE_MEMORY=64      MiB that 32 downloads at once may take over idle
@@ -32,7 +32,7 @@ gate() {
   local name=$1
   start_cache "$2"
   shift 2
-  start_assetgate "$name" "${CACHE_ARGS[@]}" --max-size 32GiB --origin-allow-cidr 127.0.0.0/8 "$@"
+  start_assetgate "$name" "${CACHE_ARGS[@]}" --max-size "$((mib > 256 ? mib * 4 : 1024))MiB" --origin-allow-cidr 127.0.0.0/8 "$@"
   CACHE_PORT=${CACHE_ADDRESS:-$GRPC} CACHE_PORT=${CACHE_PORT##*:}
 }
 
@@ -118,7 +118,7 @@ spawn bulk "$FETCH" origin --port-file "$WORK/bulk.ports"
 wait_for 20 bulk test -s "$WORK/bulk.ports"
 ORIGIN=http://127.0.0.1:$(json "$WORK/bulk.ports" http)
 origin_stat() { value "$(curl -sf "$ORIGIN/_stats")" "$1"; }
-each=$((mib > 128 ? mib / 4 : mib / 8))
+each=$((mib / 8))
 for cache in "$@"; do
   step "$cache: memory of 32 downloads of $each MiB at once"
   CAS_MIB=$((each * 64)) gate gate "$cache"
