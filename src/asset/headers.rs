@@ -150,7 +150,16 @@ impl OriginHeaders {
         self.key_headers = key_headers.clone();
     }
 
-    fn selects(&self, name: &str) -> bool {
+    /// What [`OriginHeaders::select_by`] was told.
+    #[must_use]
+    pub fn key_headers(&self) -> &KeyHeaders {
+        &self.key_headers
+    }
+
+    /// Whether a header selects a representation: it is no secret, and without
+    /// it an origin may serve something else.
+    #[must_use]
+    pub fn selects(&self, name: &str) -> bool {
         is_selecting_header(name) || self.key_headers.contains(name)
     }
 

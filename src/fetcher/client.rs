@@ -16,7 +16,7 @@ use super::exchange::{Body, Exchange};
 use super::failed::Failed;
 use super::hosts::{Slot, Standing};
 use super::target::Target;
-use crate::asset::{SecretValue, Validators, is_selecting_header};
+use crate::asset::{KeyHeaders, SecretValue, Validators, is_selecting_header};
 
 pub(super) const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
 /// An HTTP client for origins.
@@ -34,6 +34,8 @@ pub(super) struct Ask {
     pub(super) from: Option<(u64, Option<HeaderValue>)>,
     /// 304 will do if this is still current.
     pub(super) known: Option<Validators>,
+    /// The client's headers that select a representation, as Accept does.
+    pub(super) key_headers: KeyHeaders,
 }
 
 /// A response head with the body to come, at the end of all redirects.
@@ -83,7 +85,7 @@ impl Client {
             };
             let own = self.credentials.for_url(&target.url);
             lent |= target.lent || !own.is_empty();
-            let mut request = request(&target, headers, own).map_err(at)?;
+            let mut request = request(&target, headers, own, &ask.key_headers).map_err(at)?;
             ask.write(request.headers_mut());
             let sent = self.exchange.send(request, &target, standing).await;
             let (response, slot) = sent.map_err(at)?;
@@ -148,6 +150,7 @@ fn request(
     target: &Target,
     headers: &[(HeaderName, SecretValue)],
     own: HeaderMap,
+    key_headers: &KeyHeaders,
 ) -> Result<Request<Empty<Bytes>>, Failed> {
     let bad = |_| Failed::new(Failure::NotFound, "not a valid URL, cannot be fetched");
     let uri: http::Uri = target.url.as_str().parse().map_err(bad)?;
@@ -160,7 +163,9 @@ fn request(
         map.insert(header::AUTHORIZATION, basic.clone());
     }
     for (name, value) in headers {
-        if target.own || is_selecting_header(name.as_str()) {
+        let lower = name.as_str();
+        let selects = is_selecting_header(lower) || key_headers.contains(lower);
+        if target.own || selects {
             let value = HeaderValue::from_str(value.expose_secret());
             let unusable = |_| Failed::new(Failure::Unusable, "a header that cannot be sent");
             let mut value = value.map_err(unusable)?;

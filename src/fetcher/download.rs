@@ -28,7 +28,7 @@ use super::sink::{Flow, Received, Sink};
 use super::spool::Content;
 use super::target::Target;
 use super::{Failure, FetchError, Known, deposit, measure};
-use crate::asset::{Checksum, Integrity, SecretValue, Uri, Validators};
+use crate::asset::{Checksum, Integrity, KeyHeaders, SecretValue, Uri, Validators};
 use crate::digest::{Digest, Scope};
 use crate::upstream::CallContext;
 
@@ -49,6 +49,7 @@ pub(super) struct Order {
     pub(super) target: Target,
     pub(super) headers: Vec<(HeaderName, SecretValue)>,
     pub(super) known: Option<Known>,
+    pub(super) key_headers: KeyHeaders,
     pub(super) hashes: Hashes,
     /// Bytes accepted.
     pub(super) limit: u64,
@@ -169,6 +170,7 @@ impl<'a> Download<'a> {
         let ask = Ask {
             from: self.partial.as_ref().map(Partial::rest),
             known: order.known.as_ref().map(|k| k.validators.clone()),
+            key_headers: order.key_headers.clone(),
         };
         self.spent.requests += 1;
         self.tracker.attempt(self.spent.requests);
@@ -215,9 +217,9 @@ impl<'a> Download<'a> {
             status if usable(status, &self.order.headers) => self.begin(&head, body).await,
             status => Err(Failed::status(status, &head.headers).into()),
         };
-        if let (Ok(landed), true) = (&mut taken, redirected_to.is_some()) {
-            // A date is one of where this redirect led: it says nothing of an
-            // older file that the next one leads to.
+        let elsewhere = redirected_to.is_some() || !self.order.target.own;
+        if let (Ok(landed), true) = (&mut taken, elsewhere) {
+            // It says nothing of an older file that this leads to next.
             landed.validators.last_modified = None;
         }
         taken.map_err(|stop| match stop {

@@ -23,7 +23,7 @@ use super::rules::headers;
 use super::rules_in_force::told;
 use super::target::Target;
 use super::{Failure, FetchError, FetchRequest, Phase, Tracker, Wanting};
-use crate::asset::{BAZEL_CANONICAL_ID, Checksum, is_selecting_header};
+use crate::asset::{BAZEL_CANONICAL_ID, Checksum};
 
 /// The longest that one request waits in all for origins to recover: beyond it
 /// the client had better hear of it, and when to ask again.
@@ -342,7 +342,10 @@ impl<'a> Mirrors<'a> {
 fn order(job: &Job<'_>, uri_index: usize, target: Target) -> Order {
     let request = job.request;
     let mut headers = headers(request, uri_index);
-    headers.retain(|(name, _)| target.own || is_selecting_header(name.as_str()));
+    headers.retain(|(name, _)| target.own || request.headers.selects(name.as_str()));
+    let known = request.known.get(uri_index).cloned().flatten();
+    // A date of one server says nothing to another.
+    let known = known.filter(|known| target.own || known.validators.etag.is_some());
     Order {
         context: job.context.clone(),
         scope: request.scope.clone(),
@@ -350,7 +353,8 @@ fn order(job: &Job<'_>, uri_index: usize, target: Target) -> Order {
         uri: request.uris[uri_index].clone(),
         target,
         headers,
-        known: request.known.get(uri_index).cloned().flatten(),
+        known,
+        key_headers: request.headers.key_headers().clone(),
         hashes: job.hashes.clone(),
         limit: job.limit,
     }

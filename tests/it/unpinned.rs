@@ -129,6 +129,39 @@ async fn h3_declared_headers_select_what_is_kept() {
     }
 }
 
+/// A mirror that a rule puts in the place of the origin is shown what selects
+/// a representation, asked about what it named itself, and by no date.
+#[tokio::test]
+async fn h3_declared_headers_go_to_where_a_rule_leads() {
+    let origin = Origin::new().start().await;
+    let dated = Reply::ok("dated").header("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT");
+    let mirror = Origin::new()
+        .ip("127.0.0.2")
+        .reply("/m/a", named("content"));
+    let mirror = mirror.reply("/m/b", dated.conditional()).start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    let from = origin.address().to_string().replace('.', r"\.");
+    let to = mirror.address();
+    std::fs::write(&rules, format!("rewrite {from}/(.*) {to}/m/$1\n")).unwrap();
+    let config = "[fetch]\nkey_headers = [\"X-Variant\"]\n";
+    let proxy = Proxy::new()
+        .config(config)
+        .arg("--origin-rules")
+        .arg(&rules);
+    let (_proxy, client) = proxy.connected().await;
+    for path in ["/a", "/a", "/b", "/b"] {
+        let ask = fetch_blob(&[origin.url(path)]).qualifier("http_header:X-Variant", "x");
+        hit(client.fetch_blob(ask).await);
+    }
+    let seen = mirror.seen();
+    assert!(seen.iter().all(|s| s.header("x-variant") == Some("x")));
+    let asked: Vec<_> = seen.iter().map(|s| s.header("if-none-match")).collect();
+    assert_eq!(asked, [None, Some("\"1\""), None, None]);
+    assert!(seen.iter().all(|s| s.header("if-modified-since").is_none()));
+    assert_eq!(origin.total(), 0);
+}
+
 #[tokio::test]
 async fn l7_private_content_is_shared_by_its_checksum_only_if_the_operator_lets_it() {
     for (share, requests) in [(true, [1, 1, 1]), (false, [1, 2, 3])] {
