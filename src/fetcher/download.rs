@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::client::{Answer, Ask};
@@ -19,7 +18,7 @@ use super::exchange::Body;
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hashes::Hashes;
-use super::hosts::Standing;
+use super::hosts::{Standing, Turn};
 use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
@@ -82,6 +81,7 @@ pub(super) struct Download<'a> {
     order: &'a Order,
     standing: &'a Standing,
     tracker: &'a Tracker,
+    turn: Turn,
     started_at: SystemTime,
     spent: Spent,
     partial: Option<Partial<'a>>,
@@ -100,8 +100,6 @@ struct Partial<'a> {
     validators: Validators,
     /// What the origin is held to; `None`: the checksum.
     current: Option<HeaderValue>,
-    /// Held while the rest is not being received, as others have the slot then.
-    kept: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Download<'a> {
@@ -116,6 +114,7 @@ impl<'a> Download<'a> {
             order,
             standing,
             tracker,
+            turn: Turn::default(),
             started_at: SystemTime::now(),
             spent: Spent::default(),
             partial: None,
@@ -175,7 +174,9 @@ impl<'a> Download<'a> {
         let since = Instant::now();
         let pinned = order.integrity.is_some();
         let (client, target) = (&self.inner.client, order.target.clone());
-        let answer = client.get(target, &order.headers, &ask, pinned, self.standing);
+        let (turn, standing) = (&mut self.turn, self.standing);
+        turn.goes_on = ask.from.is_some();
+        let answer = client.get(target, &order.headers, &ask, pinned, turn, standing);
         let outcome = match answer.await {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
@@ -195,13 +196,14 @@ impl<'a> Download<'a> {
         let Answer {
             response,
             redirected_to,
-            slot,
             lent,
         } = answer;
         self.lent |= lent;
         let (head, body) = response.into_parts();
-        if head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none() {
-            self.started_at = slot.since;
+        if let Some(since) = self.turn.since
+            && (head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none())
+        {
+            self.started_at = since;
         }
         let mut taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
@@ -284,7 +286,6 @@ impl<'a> Download<'a> {
             bounds,
             validators,
             current: strong_validator(&head.headers),
-            kept: None,
         };
         self.body(partial, body).await
     }
@@ -314,15 +315,13 @@ impl<'a> Download<'a> {
             *total += n as u64;
             tracker.received(n);
         };
-        partial.kept = None;
         let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
         match flow {
             Ok(Flow::More) => self.store(partial).await,
             Ok(Flow::Enough) => self.had_already(&partial).await,
             Err(stop) => {
                 if self.may_go_on(&partial) {
-                    partial.kept = self.inner.parts.try_acquire().ok();
-                    self.partial = Some(partial).filter(|partial| partial.kept.is_some());
+                    self.partial = Some(partial);
                 }
                 Err(stop)
             }
@@ -349,7 +348,8 @@ impl<'a> Download<'a> {
         }
     }
 
-    async fn store(&self, partial: Partial<'a>) -> Result<Landed, Stop> {
+    async fn store(&mut self, partial: Partial<'a>) -> Result<Landed, Stop> {
+        self.turn.leave_host();
         let order = self.order;
         let (cache, context, scope) = (&self.inner.cache, &order.context, &order.scope);
         let Received {
