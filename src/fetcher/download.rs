@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::time::Instant;
 
 use super::client::{Answer, Ask};
 use super::exchange::Body;
@@ -169,15 +168,17 @@ impl<'a> Download<'a> {
             from: self.partial.as_ref().map(Partial::rest),
             known: order.known.as_ref().map(|k| k.validators.clone()),
         };
-        self.spent.requests += 1;
-        self.tracker.attempt(self.spent.requests);
-        let since = Instant::now();
+        self.tracker.attempt(self.spent.requests + 1);
         let pinned = order.integrity.is_some();
         let (client, target) = (&self.inner.client, order.target.clone());
         let (turn, standing) = (&mut self.turn, self.standing);
-        turn.goes_on = ask.from.is_some();
+        (turn.goes_on, turn.since) = (ask.from.is_some(), None);
         let answer = client.get(target, &order.headers, &ask, pinned, turn, standing);
-        let outcome = match answer.await {
+        let answer = answer.await;
+        // None was sent if its host is left alone for a while.
+        let since = self.turn.since.map(|since| since.instant);
+        self.spent.requests += u32::from(since.is_some());
+        let outcome = match answer {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
         };
@@ -188,7 +189,9 @@ impl<'a> Download<'a> {
             Err(Stop::Fatal(_)) => return outcome,
         };
         let host = order.target.url.host_str().unwrap_or_default();
-        measure::request(class, host, since);
+        if let Some(since) = since {
+            measure::request(class, host, since);
+        }
         outcome
     }
 
@@ -203,7 +206,7 @@ impl<'a> Download<'a> {
         if let Some(since) = self.turn.since
             && (head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none())
         {
-            self.started_at = since;
+            self.started_at = since.time;
         }
         let mut taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),

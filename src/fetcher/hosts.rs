@@ -89,7 +89,14 @@ pub(super) struct Turn {
     /// A part of the body is there: the slot is not given up for the rest.
     pub(super) goes_on: bool,
     /// When it was last let through.
-    pub(super) since: Option<SystemTime>,
+    pub(super) since: Option<Since>,
+}
+
+/// A moment on both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    pub(super) time: SystemTime,
+    pub(super) instant: Instant,
 }
 
 impl Turn {
@@ -173,7 +180,10 @@ impl Hosts {
                 turn.slot = Some(self.slot(standing).await?);
             }
         }
-        turn.since = Some(SystemTime::now());
+        turn.since = Some(Since {
+            time: SystemTime::now(),
+            instant: Instant::now(),
+        });
         Ok(())
     }
 
