@@ -14,7 +14,7 @@ use super::Failure;
 use super::credentials::Credentials;
 use super::exchange::{Body, Exchange};
 use super::failed::Failed;
-use super::hosts::{Slot, Standing};
+use super::hosts::{Standing, Turn};
 use super::target::Target;
 use crate::asset::{KeyHeaders, SecretValue, Validators, is_selecting_header};
 
@@ -43,8 +43,6 @@ pub(super) struct Answer {
     pub(super) response: Response<Body>,
     /// The last URL, redacted, if it is not the first.
     pub(super) redirected_to: Option<String>,
-    /// To be kept until the content is stored.
-    pub(super) slot: Slot,
     /// Credentials of this service went along, on one hop or more.
     pub(super) lent: bool,
 }
@@ -65,14 +63,15 @@ impl Client {
     /// GETs `target` and follows redirects. The client's headers go with the
     /// request as long as it stays at the origin they were meant for; after
     /// that only those that select a representation do. This service's own are
-    /// looked up for each hop. `standing` tells what it waits for while it is
-    /// not its turn.
+    /// looked up for each hop. `turn` is what the download holds then,
+    /// `standing` tells what it waits for until then.
     pub(super) async fn get(
         &self,
         mut target: Target,
         headers: &[(HeaderName, SecretValue)],
         ask: &Ask,
         pinned: bool,
+        turn: &mut Turn,
         standing: &Standing,
     ) -> Result<Answer, Failed> {
         let mut lent = false;
@@ -87,13 +86,12 @@ impl Client {
             lent |= target.lent || !own.is_empty();
             let mut request = request(&target, headers, own, &ask.key_headers).map_err(at)?;
             ask.write(request.headers_mut());
-            let sent = self.exchange.send(request, &target, standing).await;
-            let (response, slot) = sent.map_err(at)?;
+            let sent = self.exchange.send(request, &target, turn, standing);
+            let response = sent.await.map_err(at)?;
             if !is_redirect(response.status()) {
                 return Ok(Answer {
                     response,
                     redirected_to,
-                    slot,
                     lent,
                 });
             }

@@ -10,6 +10,7 @@
 //! connection is in use).
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long a new connection is spared: it is dialled for a request, which is
 /// about to use it.
@@ -117,7 +118,14 @@ impl Connections {
             Ok(permit) => permit,
             Err(_) => {
                 let _waiting = Waiting::new(self);
-                places.acquire_owned().await.ok()?
+                let mut free = pin!(places.acquire_owned());
+                loop {
+                    match timeout(FRESH, &mut free).await {
+                        Ok(permit) => break permit.ok()?,
+                        // Some that were new may not be so any more.
+                        Err(_) => self.table.lock().end_idle(),
+                    }
+                }
             }
         };
         let signal = Arc::new(Signal::default());
@@ -219,5 +227,70 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.table.lock().waiting -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    async fn used(all: &Arc<Connections>) -> Place {
+        let place = all.place().await.unwrap();
+        drop(place.handle().enter());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        place
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_idle_longest_gives_way() {
+        let all = Connections::new(3);
+        let (first, second, third) = (used(&all).await, used(&all).await, used(&all).await);
+        drop(first.handle().enter());
+        let in_use = second.handle().enter();
+        let mut fourth = pin!(all.place());
+        assert!((&mut fourth).now_or_never().is_none());
+        let ending = [&first, &second, &third].map(Place::is_ending);
+        assert_eq!(ending, [false, false, true]);
+        drop(third);
+        let fourth = fourth.await.unwrap();
+        assert!(!first.is_ending() && !in_use.is_ending() && !fourth.is_ending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_to_become_idle_gives_way_if_none_is() {
+        let all = Connections::new(1);
+        let busy = used(&all).await;
+        let (one, another) = (busy.handle().enter(), busy.handle().enter());
+        let mut second = pin!(all.place());
+        assert!((&mut second).now_or_never().is_none());
+        drop(one);
+        assert!(!busy.is_ending(), "another request runs on it");
+        drop(another);
+        assert!(busy.is_ending());
+        drop(busy);
+        second.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_one_is_spared_but_not_for_ever() {
+        let all = Connections::new(1);
+        let new = all.place().await.unwrap();
+        let mut second = pin!(all.place());
+        assert!((&mut second).now_or_never().is_none());
+        assert!(!new.is_ending(), "it is about to be used");
+        let waited = timeout(FRESH * 3, &mut second).await;
+        assert!(waited.is_err() && new.is_ending(), "it never was");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_waiting_ends_no_connection() {
+        let all = Connections::new(1);
+        let busy = used(&all).await;
+        let in_use = busy.handle().enter();
+        assert!(all.place().now_or_never().is_none());
+        drop(in_use);
+        assert!(!busy.is_ending());
     }
 }

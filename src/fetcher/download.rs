@@ -11,15 +11,13 @@ use std::time::SystemTime;
 
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
 
 use super::client::{Answer, Ask};
 use super::exchange::Body;
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hashes::Hashes;
-use super::hosts::Standing;
+use super::hosts::{Standing, Turn};
 use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
@@ -83,6 +81,7 @@ pub(super) struct Download<'a> {
     order: &'a Order,
     standing: &'a Standing,
     tracker: &'a Tracker,
+    turn: Turn,
     started_at: SystemTime,
     spent: Spent,
     partial: Option<Partial<'a>>,
@@ -101,8 +100,6 @@ struct Partial<'a> {
     validators: Validators,
     /// What the origin is held to; `None`: the checksum.
     current: Option<HeaderValue>,
-    /// Held while the rest is not being received, as others have the slot then.
-    kept: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Download<'a> {
@@ -117,6 +114,7 @@ impl<'a> Download<'a> {
             order,
             standing,
             tracker,
+            turn: Turn::default(),
             started_at: SystemTime::now(),
             spent: Spent::default(),
             partial: None,
@@ -172,13 +170,17 @@ impl<'a> Download<'a> {
             known: order.known.as_ref().map(|k| k.validators.clone()),
             key_headers: order.key_headers.clone(),
         };
-        self.spent.requests += 1;
-        self.tracker.attempt(self.spent.requests);
-        let since = Instant::now();
+        self.tracker.attempt(self.spent.requests + 1);
         let pinned = order.integrity.is_some();
         let (client, target) = (&self.inner.client, order.target.clone());
-        let answer = client.get(target, &order.headers, &ask, pinned, self.standing);
-        let outcome = match answer.await {
+        let (turn, standing) = (&mut self.turn, self.standing);
+        (turn.goes_on, turn.since) = (ask.from.is_some(), None);
+        let answer = client.get(target, &order.headers, &ask, pinned, turn, standing);
+        let answer = answer.await;
+        // None was sent if its host is left alone for a while.
+        let since = self.turn.since.map(|since| since.instant);
+        self.spent.requests += u32::from(since.is_some());
+        let outcome = match answer {
             Ok(answer) => self.take(answer, &ask).await,
             Err(failed) => Err(failed.into()),
         };
@@ -189,7 +191,9 @@ impl<'a> Download<'a> {
             Err(Stop::Fatal(_)) => return outcome,
         };
         let host = order.target.url.host_str().unwrap_or_default();
-        measure::request(class, host, since);
+        if let Some(since) = since {
+            measure::request(class, host, since);
+        }
         outcome
     }
 
@@ -197,13 +201,14 @@ impl<'a> Download<'a> {
         let Answer {
             response,
             redirected_to,
-            slot,
             lent,
         } = answer;
         self.lent |= lent;
         let (head, body) = response.into_parts();
-        if head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none() {
-            self.started_at = slot.since;
+        if let Some(since) = self.turn.since
+            && (head.status != StatusCode::PARTIAL_CONTENT || ask.from.is_none())
+        {
+            self.started_at = since.time;
         }
         let mut taken = match head.status {
             StatusCode::NOT_MODIFIED if ask.known.is_some() => return self.not_modified(),
@@ -286,7 +291,6 @@ impl<'a> Download<'a> {
             bounds,
             validators,
             current: strong_validator(&head.headers),
-            kept: None,
         };
         self.body(partial, body).await
     }
@@ -316,15 +320,13 @@ impl<'a> Download<'a> {
             *total += n as u64;
             tracker.received(n);
         };
-        partial.kept = None;
         let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
         match flow {
             Ok(Flow::More) => self.store(partial).await,
             Ok(Flow::Enough) => self.had_already(&partial).await,
             Err(stop) => {
                 if self.may_go_on(&partial) {
-                    partial.kept = self.inner.parts.try_acquire().ok();
-                    self.partial = Some(partial).filter(|partial| partial.kept.is_some());
+                    self.partial = Some(partial);
                 }
                 Err(stop)
             }
@@ -351,7 +353,8 @@ impl<'a> Download<'a> {
         }
     }
 
-    async fn store(&self, partial: Partial<'a>) -> Result<Landed, Stop> {
+    async fn store(&mut self, partial: Partial<'a>) -> Result<Landed, Stop> {
+        self.turn.leave_host();
         let order = self.order;
         let (cache, context, scope) = (&self.inner.cache, &order.context, &order.scope);
         let Received {

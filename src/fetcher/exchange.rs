@@ -23,7 +23,7 @@ use super::Failure;
 use super::connections::{Handle, InUse};
 use super::connector::Connector;
 use super::failed::{Failed, retry_after};
-use super::hosts::{Hosts, Place, Slot, Standing};
+use super::hosts::{Hosts, Standing, Turn};
 use super::proxy::Proxy;
 use super::target::Target;
 
@@ -45,12 +45,10 @@ pub(super) struct Exchange {
     first_byte_timeout: Duration,
 }
 
-/// A response body. Its connection and its place at the host are free for
-/// others when it is dropped.
+/// A response body. Its connection is free for others when it is dropped.
 pub(super) struct Body {
     incoming: Incoming,
     _connection: Option<InUse>,
-    _place: Place,
 }
 
 impl http_body::Body for Body {
@@ -95,8 +93,9 @@ impl Exchange {
         &self,
         mut request: Request<Empty<Bytes>>,
         target: &Target,
+        turn: &mut Turn,
         standing: &Standing,
-    ) -> Result<(Response<Body>, Slot), Failed> {
+    ) -> Result<Response<Body>, Failed> {
         let host = target.url.host_str().unwrap_or_default();
         let proxy = self.proxy.as_ref().filter(|proxy| proxy.takes(host));
         let proxy = proxy.filter(|_| target.url.scheme() == "http");
@@ -107,7 +106,7 @@ impl Exchange {
         // Another port is another server, with limits of its own.
         let port = target.url.port_or_known_default().unwrap_or_default();
         let server = format!("{host}:{port}");
-        let (place, slot) = self.hosts.enter(&server, standing).await?;
+        self.hosts.enter(&server, turn, standing).await?;
         let mut resends = 0;
         let (response, connection) = loop {
             match self.send_once(request.clone()).await {
@@ -127,12 +126,10 @@ impl Exchange {
         {
             self.hosts.pause(&server, Instant::now() + pause);
         }
-        let response = response.map(|incoming| Body {
+        Ok(response.map(|incoming| Body {
             incoming,
             _connection: connection,
-            _place: place,
-        });
-        Ok((response, slot))
+        }))
     }
 
     async fn send_once(

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -51,8 +50,6 @@ pub(super) struct Inner {
     pub(super) client: Client,
     pub(super) files: OriginFiles,
     pub(super) spool: Spool,
-    /// Bodies of which a part is kept until the origin is asked for the rest.
-    pub(super) parts: Semaphore,
     pub(super) cache: Cache,
     pub(super) backoff: Backoff,
     pub(super) downloads: Downloads,
@@ -111,7 +108,6 @@ impl HttpFetcher {
             ),
             files,
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
-            parts: Semaphore::new(settings.max_concurrent),
             backoff: Backoff::new(settings.retry_delay),
             downloads: Downloads::new(),
             progress: Progress::default(),

@@ -1,11 +1,16 @@
 //! Whose turn it is: how many requests go to one host at a time, how fast,
 //! and none while it asked to be left alone. A host is a name and a port here.
 //!
-//! A request first passes its host's gate, in order of arrival, and takes one
-//! of the slots for all downloads only then: were it the other way round, the
-//! requests that wait for one slow host would hold slots that others could
-//! use. A redirect gives both back before it goes on to the next host: nobody
-//! waits here holding either, so no two can wait for each other.
+//! A download first passes its host's gate, in order of arrival, and takes one
+//! of the slots for all downloads only then: were it the other way round, those
+//! that wait for one slow host would hold slots that others could use. It has
+//! its place until the body has ended, and its slot until the content is
+//! stored: what has arrived and is not yet in the cache has to be bounded, too.
+//!
+//! A redirect to another host gives both back first, so that nobody waits here
+//! with something that others wait for. The exception is a download that goes
+//! on with a body of which it has a part: it has kept its turn, and if it still
+//! has to wait, at a host it is redirected from, then not for ever.
 //!
 //! A host that asked for a pause is an answer at once, not a wait: another
 //! mirror may have the content.
@@ -18,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Failure;
 use super::failed::Failed;
@@ -26,6 +31,8 @@ use super::rate::Rate;
 
 /// Longest pause that an origin can ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Longest wait of a download that has a slot.
+const MAX_WAIT_WITH_SLOT: Duration = Duration::from_secs(10);
 /// Hosts nobody waits for that are remembered, because of a pause or a rate.
 /// Clients may name any number of hosts.
 const MAX_RESTING: usize = 4096;
@@ -74,17 +81,39 @@ impl Clock {
     }
 }
 
-/// Leave for one request to one host. Drop it when the body has ended.
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    _visit: Visit,
+/// What a download holds while it is its turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    place: Option<Place>,
+    slot: Option<OwnedSemaphorePermit>,
+    /// A part of the body is there: the slot is not given up for the rest.
+    pub(super) goes_on: bool,
+    /// When it was last let through.
+    pub(super) since: Option<Since>,
 }
 
-/// One of the slots for all downloads. Drop it when the content is stored:
-/// what has arrived and is not yet in the cache has to be bounded, too.
-pub(super) struct Slot {
+/// A moment on both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    pub(super) time: SystemTime,
+    pub(super) instant: Instant,
+}
+
+impl Turn {
+    /// The body has ended.
+    pub(super) fn leave_host(&mut self) {
+        self.place = None;
+    }
+
+    fn is_at(&self, host: &str) -> bool {
+        let place = self.place.as_ref();
+        self.slot.is_some() && place.is_some_and(|place| *place.visit.name == *host)
+    }
+}
+
+struct Place {
     _permit: OwnedSemaphorePermit,
-    pub(super) since: SystemTime,
+    visit: Visit,
 }
 
 /// What a download waits for while it is not its turn, for those who wait for
@@ -125,38 +154,50 @@ impl Hosts {
         }))
     }
 
-    /// Waits for leave to send a request to `host`; fails if it asked for a
-    /// pause. One who stops waiting has used nothing up.
+    /// Waits until a download may send a request to `host`; fails if that asked
+    /// for a pause. One who stops waiting has used nothing up.
     pub(super) async fn enter(
         &self,
         host: &str,
+        turn: &mut Turn,
         standing: &Standing,
-    ) -> Result<(Place, Slot), Failed> {
-        let visit = self.visit(host);
-        let waiting = Waiting::new(standing);
-        let permit = self.place(&visit, standing).await?;
-        let slots = Arc::clone(&self.0.slots);
-        let slot = match Arc::clone(&slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => {
-                let why = format!(
-                    "{} downloads at a time (fetch.max_concurrent)",
-                    self.0.total
-                );
-                standing.begin("max_concurrent", why);
-                slots.acquire_owned().await.map_err(|_| stopped())?
+    ) -> Result<(), Failed> {
+        if turn.is_at(host) {
+            let visit = self.visit(host);
+            visit.host.check_pause(host)?;
+            visit.host.count(self.0.rate);
+        } else {
+            turn.leave_host();
+            let _waiting = Waiting::new(standing);
+            if turn.goes_on {
+                let place = timeout(MAX_WAIT_WITH_SLOT, self.place(host, standing)).await;
+                turn.place = Some(place.map_err(|_| crowded(host))??);
+            } else {
+                turn.slot = None;
+                turn.place = Some(self.place(host, standing).await?);
             }
-        };
-        drop(waiting);
-        let place = Place {
-            _permit: permit,
-            _visit: visit,
-        };
-        let slot = Slot {
-            _permit: slot,
-            since: SystemTime::now(),
-        };
-        Ok((place, slot))
+            if turn.slot.is_none() {
+                turn.slot = Some(self.slot(standing).await?);
+            }
+        }
+        turn.since = Some(Since {
+            time: SystemTime::now(),
+            instant: Instant::now(),
+        });
+        Ok(())
+    }
+
+    async fn slot(&self, standing: &Standing) -> Result<OwnedSemaphorePermit, Failed> {
+        let slots = Arc::clone(&self.0.slots);
+        if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let why = format!(
+            "{} downloads at a time (fetch.max_concurrent)",
+            self.0.total
+        );
+        standing.begin("max_concurrent", why);
+        slots.acquire_owned().await.map_err(|_| stopped())
     }
 
     /// Sends no new request to `host` before `until`, which is bounded. An
@@ -170,12 +211,9 @@ impl Hosts {
     }
 
     /// A place at the host, in order of arrival, when its time has come.
-    async fn place(
-        &self,
-        visit: &Visit,
-        standing: &Standing,
-    ) -> Result<OwnedSemaphorePermit, Failed> {
-        let (host, name) = (&visit.host, &visit.name);
+    async fn place(&self, name: &str, standing: &Standing) -> Result<Place, Failed> {
+        let visit = self.visit(name);
+        let host = Arc::clone(&visit.host);
         host.check_pause(name)?;
         let places = || Arc::clone(&host.places);
         let turn = host.turn.try_lock().ok();
@@ -191,8 +229,8 @@ impl Hosts {
             Some(turn) => turn,
             None => host.turn.lock().await,
         };
-        let place = match free {
-            Some(place) => place,
+        let permit = match free {
+            Some(permit) => permit,
             None => places().acquire_owned().await.map_err(|_| stopped())?,
         };
         if let Some(rate) = self.0.rate {
@@ -204,7 +242,10 @@ impl Hosts {
         }
         host.check_pause(name)?;
         host.count(self.0.rate);
-        Ok(place)
+        Ok(Place {
+            _permit: permit,
+            visit,
+        })
     }
 
     fn visit(&self, host: &str) -> Visit {
@@ -295,6 +336,11 @@ impl Drop for Visit {
             table.remove(&self.name);
         }
     }
+}
+
+fn crowded(host: &str) -> Failed {
+    let text = format!("{host} was busy with other downloads (fetch.max_per_host)");
+    Failed::unavailable(text)
 }
 
 /// The gates are never closed while there is somebody to pass them.

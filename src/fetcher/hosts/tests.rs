@@ -12,14 +12,22 @@ fn hosts(per_host: usize, rate: &str, total: usize) -> Hosts {
 }
 
 impl Hosts {
-    async fn enters(&self, host: &str) -> (Place, Slot) {
-        let leave = self.enter(host, &Standing::default()).await;
-        leave.unwrap_or_else(|failed| panic!("{}", failed.text))
+    async fn enters(&self, host: &str) -> Turn {
+        let mut turn = Turn::default();
+        let entered = self.enter(host, &mut turn, &Standing::default()).await;
+        entered.unwrap_or_else(|failed| panic!("{}", failed.text));
+        turn
+    }
+
+    async fn goes_on(&self, host: &str, turn: &mut Turn) -> Result<(), Failed> {
+        turn.goes_on = true;
+        self.enter(host, turn, &Standing::default()).await
     }
 
     /// How long it is not asked for.
     async fn paused(&self, host: &str) -> Option<Duration> {
-        let failed = self.enter(host, &Standing::default()).await.err()?;
+        let (mut turn, standing) = Default::default();
+        let failed = self.enter(host, &mut turn, &standing).await.err()?;
         assert!(failed.text.contains("answered 429"), "{}", failed.text);
         let Failure::TooManyRequests { retry_after } = failed.failure else {
             panic!("{}", failed.text);
@@ -142,11 +150,64 @@ async fn a_pause_that_begins_while_one_waits_is_told_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redirect_gives_back_what_it_holds_before_it_waits() {
+    let hosts = hosts(1, "", 1);
+    let mut turn = hosts.enters("a").await;
+    let mut standing_by = pin!(hosts.enters("a"));
+    assert!(waits(standing_by.as_mut()).await);
+    let standing = Standing::default();
+    let mut redirected = pin!(hosts.enter("b", &mut turn, &standing));
+    // It got place and slot of its own, or would never get them.
+    let ((), other) = tokio::join!(
+        async {
+            redirected
+                .as_mut()
+                .await
+                .unwrap_or_else(|f| panic!("{}", f.text))
+        },
+        async { timeout(SECOND, standing_by.as_mut()).await }
+    );
+    assert!(other.is_err(), "the only slot is taken again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_with_a_body_has_kept_its_turn() {
+    let hosts = hosts(1, "", 1);
+    let mut turn = hosts.enters("a").await;
+    let mut next = pin!(hosts.enters("a"));
+    assert!(waits(next.as_mut()).await);
+    assert!(hosts.goes_on("a", &mut turn).await.is_ok());
+    turn.leave_host();
+    assert!(
+        waits(next.as_mut()).await,
+        "the slot is held until all is stored"
+    );
+    drop(turn);
+    next.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_elsewhere_waits_with_its_slot_and_not_for_ever() {
+    let hosts = hosts(1, "", 2);
+    let mut turn = hosts.enters("mirror").await;
+    let _busy = hosts.enters("start").await;
+    let start = Instant::now();
+    let failed = hosts.goes_on("start", &mut turn).await.err().unwrap();
+    assert_eq!(start.elapsed(), MAX_WAIT_WITH_SLOT);
+    assert!(failed.is_passing() && failed.text.contains("fetch.max_per_host"));
+    let mut third = pin!(hosts.enters("mirror"));
+    assert!(waits(third.as_mut()).await, "two slots are taken");
+    drop(turn);
+    third.await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_waits_for_a_download_learns_for_what() {
     async fn told(hosts: &Hosts, host: &str) -> String {
         let standing = Standing::default();
         let told = {
-            let mut waiting = pin!(hosts.enter(host, &standing));
+            let mut turn = Turn::default();
+            let mut waiting = pin!(hosts.enter(host, &mut turn, &standing));
             assert!(waits(waiting.as_mut()).await);
             standing.waits_for().unwrap()
         };

@@ -76,6 +76,44 @@ async fn redirects_between_full_hosts_wait_for_each_other_and_end() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_gone_on_with_keeps_its_turn_and_others_wait() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::by_head(move |head| {
+        let number = asked.fetch_add(1, Ordering::SeqCst);
+        let cut = number == 0;
+        let range = head.contains("range: bytes=20000-");
+        match (cut, range) {
+            (true, _) => {
+                let head = "HTTP/1.1 200 OK\r\netag: \"v\"\r\ncontent-length: 30000\r\n\r\n";
+                let part = [head.as_bytes(), &[7; 20_000]].concat();
+                vec![Step::Send(part), Step::Sleep(WAIT), Step::Reset]
+            }
+            (_, true) => answer(
+                "206 Partial Content",
+                "content-range: bytes 20000-29999/30000\r\n",
+                &[7; 10_000],
+            ),
+            _ => ok(b"other"),
+        }
+    })
+    .await;
+    let tight = |s: &mut Settings| {
+        (s.max_per_host, s.max_concurrent) = (1, 1);
+        s.retry_delay = WAIT;
+    };
+    let rig = Rig::with(tight, FakeCache::default());
+    let (first, second) = (origin.url("/first"), origin.url("/second"));
+    let (first, second) = (request(&[&first]), request(&[&second]));
+    let both = tokio::join!(rig.fetch(&first), rig.fetch(&second));
+    assert_eq!(both.0.unwrap().digest, digest(&[7; 30_000]));
+    assert_eq!(both.1.unwrap().digest, digest(b"other"));
+    let order: Vec<bool> = (0..3)
+        .map(|i| origin.head(i).starts_with("GET /first"))
+        .collect();
+    assert_eq!(order, [true, true, false]);
+}
+
+#[tokio::test]
 async fn a_429_with_retry_after_keeps_others_from_that_host() {
     let origin = Origin::start(|path| match path {
         "/busy" => answer("429 Too Many Requests", "retry-after: 2\r\n", b""),
@@ -90,7 +128,15 @@ async fn a_429_with_retry_after_keeps_others_from_that_host() {
     // One with less time than that is not kept waiting.
     let mut hasty = request(&[&origin.url("/x")]);
     hasty.timeout = Some(Duration::from_millis(900));
-    let (failure, _, message) = rig.failure(&hasty).await;
+    let Err(FetchError::Origin {
+        failure,
+        message,
+        attempts,
+        ..
+    }) = rig.fetch(&hasty).await
+    else {
+        panic!("it is paused");
+    };
     assert!(since(start) < Duration::from_millis(800));
     assert!(
         matches!(
@@ -102,6 +148,7 @@ async fn a_429_with_retry_after_keeps_others_from_that_host() {
         "{message}"
     );
     assert!(message.contains("is not asked for another 2s"), "{message}");
+    assert_eq!(attempts, 0, "none was sent");
     assert_eq!(origin.requests(), 2);
     rig.get(&[&origin.url("/y")]).await.unwrap();
     assert!(since(start) >= Duration::from_millis(1800));

@@ -25,7 +25,6 @@ fn script(path: &str) -> Vec<Step> {
 #[tokio::test]
 async fn u4_whatever_is_wrong_with_a_mirror_the_next_is_tried() {
     let (origin, rig) = (Origin::start(script).await, Rig::new());
-    // Elsewhere, as after a 429 its origin is left alone.
     let other = Origin::start(script).await;
     let good = other.url("/ok");
     for first in [
@@ -33,11 +32,12 @@ async fn u4_whatever_is_wrong_with_a_mirror_the_next_is_tried() {
         "/403",
         "/400",
         "/408",
-        "/429",
         "/503",
         "/reset",
         "/bad",
         "/close-cut",
+        // The last, as its origin is left alone after it.
+        "/429",
     ] {
         let fetched = rig
             .fetch(&pinned(&[&origin.url(first), &good], b"good"))
