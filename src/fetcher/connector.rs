@@ -84,7 +84,8 @@ pub(super) enum ConnectError {
 pub(super) enum Resolver {
     #[default]
     System,
-    /// Answers given by a test, one after another (the last one stays).
+    /// Answers given by a test, one after another (the last one stays); if
+    /// there are none, it never answers.
     #[cfg(test)]
     Scripted(Arc<parking_lot::Mutex<Vec<Vec<IpAddr>>>>),
 }
@@ -93,6 +94,8 @@ impl Resolver {
     async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::System => Ok(tokio::net::lookup_host((host, port)).await?.collect()),
+            #[cfg(test)]
+            Self::Scripted(answers) if answers.lock().is_empty() => std::future::pending().await,
             #[cfg(test)]
             Self::Scripted(answers) => {
                 let mut answers = answers.lock();

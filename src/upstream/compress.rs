@@ -22,7 +22,7 @@ const LEVEL: i32 = 1;
 const WINDOW_LOG: u32 = 17;
 
 /// Content that is compressed at a time, on a thread for work that blocks.
-pub(super) const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = 128 << 10;
 
 /// How much of the beginning decides whether the rest is worth it.
 pub(super) const SAMPLE: usize = 128 << 10;
@@ -30,7 +30,7 @@ pub(super) const SAMPLE: usize = 128 << 10;
 /// Blobs below this are sent as they are: a message has room for them.
 const SMALLEST: u64 = 4 << 10;
 
-/// Uploads compressed at a time, at about 1 MiB each; others go plain.
+/// Uploads compressed at a time, at about 700 KiB each; others go plain.
 const MOST: usize = 16;
 
 /// How long a cache that refused what it announces gets none of it.

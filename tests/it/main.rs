@@ -24,6 +24,7 @@ mod fetch_cli;
 mod forward;
 mod freshness;
 mod gates;
+mod ids;
 mod large_trees;
 mod layers;
 mod listeners;

@@ -176,6 +176,17 @@ async fn scenario_6_new_content_under_an_old_url_is_fetched_at_once() {
 }
 
 #[tokio::test]
+async fn n06_what_changed_behind_a_url_is_seen_without_a_time() {
+    let replies = ["one", "two", "two"].map(Reply::ok).into();
+    let origin = Origin::new().replies("/a", replies).start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    for content in [b"one", b"two", b"two"] {
+        let digest = hit(client.fetch_blob(fetch_blob(&[origin.url("/a")])).await);
+        assert_eq!(digest, digest_of(content));
+    }
+}
+
+#[tokio::test]
 async fn scenario_9_a_body_of_another_length_leaves_nothing_behind() {
     let content = noise(5 << 20, 9);
     let cut = content.len() - 1;

@@ -160,7 +160,7 @@ async fn scenario_15_the_body_of_a_failure_is_not_waited_for() {
     .await;
 }
 
-/// DNS timeouts cannot be had on loopback: the connector's own tests have them.
+/// DNS timeouts cannot be had on loopback: the fetcher's own tests have one.
 #[tokio::test]
 async fn scenario_16_failures_to_connect() {
     let pki = Pki::new();

@@ -176,6 +176,18 @@ async fn u5_a_name_is_judged_by_what_it_resolves_to_at_each_dial() {
 }
 
 #[tokio::test]
+async fn scenario_16_a_name_that_nobody_resolves_is_transient() {
+    let quick = |s: &mut Settings| {
+        s.connect_timeout = std::time::Duration::from_millis(100);
+        s.attempts = 1;
+    };
+    let rig = Rig::resolving(quick, FakeCache::default(), scripted(&[]));
+    let (failure, _, message) = rig.failure(&request(&["http://mute.example/"])).await;
+    assert_eq!(failure, Failure::Unavailable { retry_after: None });
+    assert!(message.contains("within 100ms"), "{message}");
+}
+
+#[tokio::test]
 async fn of_several_addresses_the_allowed_ones_are_tried_until_one_answers() {
     let origin = Origin::start(|_| ok(b"x")).await;
     let url = format!("http://many.example:{}/", origin.addr.port());
