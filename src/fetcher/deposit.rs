@@ -3,7 +3,7 @@
 //! Called by: `download`, `mirrors`.
 
 use super::FetchError;
-use super::download::Order;
+use super::order::Order;
 use super::receive::Stop;
 use super::spool::{self, Content};
 use crate::asset::{Checksum, Integrity};

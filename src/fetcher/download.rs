@@ -10,25 +10,23 @@
 use std::time::SystemTime;
 
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::client::{Answer, Ask};
 use super::exchange::Body;
 use super::failed::Failed;
 use super::fetch::Inner;
-use super::hashes::Hashes;
 use super::hosts::{Standing, Turn};
+use super::order::{Landed, Order, Spent};
 use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
 use super::rules::{self, content_length, usable};
 use super::sink::{Flow, Received, Sink};
 use super::spool::Content;
-use super::target::Target;
-use super::{Failure, FetchError, Known, deposit, measure};
-use crate::asset::{Checksum, Integrity, KeyHeaders, SecretValue, Uri, Validators};
-use crate::digest::{Digest, Scope};
-use crate::upstream::CallContext;
+use super::{Failure, FetchError, deposit, measure};
+use crate::asset::{Checksum, Validators};
+use crate::digest::Digest;
 
 /// Requests one download may take, however well it gets on: an origin that cuts
 /// after each byte must have an end.
@@ -36,44 +34,6 @@ const REQUESTS: u32 = 64;
 
 /// Bytes of a body that are worth asking for its rest only.
 const WORTH: u64 = 16 << 10;
-
-/// What is to be downloaded, and for whom it is stored.
-pub(super) struct Order {
-    pub(super) context: CallContext,
-    pub(super) scope: Scope,
-    pub(super) integrity: Option<Integrity>,
-    /// As it was asked for.
-    pub(super) uri: Uri,
-    pub(super) target: Target,
-    pub(super) headers: Vec<(HeaderName, SecretValue)>,
-    pub(super) known: Option<Known>,
-    pub(super) key_headers: KeyHeaders,
-    pub(super) hashes: Hashes,
-    /// Bytes accepted.
-    pub(super) limit: u64,
-}
-
-/// Content of one URL. It is in the cache, or was said to be current.
-#[derive(Debug, Clone)]
-pub(super) struct Landed {
-    pub(super) digest: Digest,
-    /// Hashes computed over the served bytes.
-    pub(super) computed: Vec<Checksum>,
-    pub(super) validators: Validators,
-    pub(super) not_modified: bool,
-    pub(super) started_at: SystemTime,
-    /// Credentials of this service went along.
-    pub(super) lent: bool,
-}
-
-/// What a download took.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Spent {
-    /// Bytes of bodies.
-    pub(super) bytes: u64,
-    /// Requests, redirects not counted.
-    pub(super) requests: u32,
-}
 
 /// A download under way.
 pub(super) struct Download<'a> {
@@ -387,17 +347,5 @@ impl<'a> Download<'a> {
 impl Partial<'_> {
     fn rest(&self) -> (u64, Option<HeaderValue>) {
         (self.sink.received(), self.current.clone())
-    }
-}
-
-impl Order {
-    /// The digest of content of this size, if the checksum leaves no other.
-    fn fixed(&self, size: u64) -> Option<Digest> {
-        match self.integrity.as_ref()?.checksums() {
-            [one] if one.algorithm().function() == self.scope.function => {
-                Digest::from_raw(self.scope.function, one.raw(), size).ok()
-            }
-            _ => None,
-        }
     }
 }

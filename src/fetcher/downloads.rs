@@ -26,10 +26,11 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::FetchError;
-use super::download::{Download, Landed, Order, Spent};
+use super::download::Download;
 use super::failed::Failed;
 use super::fetch::Inner;
 use super::hosts::Standing;
+use super::order::{Landed, Order, Spent};
 use super::progress::Tracker;
 use super::receive::Stop;
 use crate::digest::{Fingerprint, Fingerprinter};

@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deposit;
-use super::download::{Landed, Order};
 use super::downloads::{Ended, Key, Lapse, Seat};
 use super::failed::{Failed, Failures};
 use super::fetch::{Inner, Job};
 use super::hashes::mismatch;
 use super::measure::{self, class};
+use super::order::{Landed, Order};
 use super::receive::Stop;
 use super::rules::headers;
 use super::rules_in_force::told;

@@ -31,6 +31,7 @@ mod host;
 mod hosts;
 mod measure;
 mod mirrors;
+mod order;
 mod policy;
 mod progress;
 mod proxy;
