@@ -25,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::FetchError;
 use super::download::Download;
 use super::failed::Failed;
 use super::fetch::Inner;
@@ -33,6 +32,7 @@ use super::hosts::Standing;
 use super::order::{Landed, Order, Spent};
 use super::progress::Tracker;
 use super::receive::Stop;
+use super::{Failure, FetchError};
 use crate::digest::{Fingerprint, Fingerprinter};
 
 /// How long a success is remembered.
@@ -336,6 +336,15 @@ impl Flight {
 
     async fn download(&self) -> (Result<Landed, Stop>, Spent) {
         let download = Download::new(&self.inner, &self.order, &self.standing, &self.tracker);
-        download.run().await
+        // Each who waits has a time of its own; but one after another could
+        // wait for a body that drips for ever.
+        let longest = self.inner.settings.max_timeout;
+        let done = tokio::time::timeout(longest, download.run()).await;
+        done.unwrap_or_else(|_| {
+            let longest = humantime::format_duration(longest);
+            let text = format!("no complete answer within {longest} (fetch.max_timeout)");
+            let failed = Failed::new(Failure::TimedOut, text);
+            (Err(failed.into()), Spent::default())
+        })
     }
 }

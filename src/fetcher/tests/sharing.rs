@@ -209,6 +209,33 @@ async fn scenario_21_when_all_have_left_the_origin_is_left_too() {
 }
 
 #[tokio::test]
+async fn one_after_another_cannot_keep_a_download_alive_for_ever() {
+    let origin = Origin::start(|_| vec![Step::Hang]).await;
+    let longest = Duration::from_millis(400);
+    let settings = |s: &mut Settings| {
+        s.timeout = longest;
+        s.max_timeout = longest;
+    };
+    let rig = Rig::with(settings, FakeCache::default());
+    let request = request(&[&origin.url("/x")]);
+    let later = |by| {
+        let (rig, request) = (&rig, &request);
+        async move {
+            tokio::time::sleep(Duration::from_millis(by)).await;
+            rig.failure(request).await
+        }
+    };
+    let since = tokio::time::Instant::now();
+    let (first, second) = tokio::join!(later(0), later(300));
+    assert_eq!((first.0, second.0), (Failure::TimedOut, Failure::TimedOut));
+    assert!(
+        since.elapsed() < Duration::from_millis(650),
+        "not its own 700"
+    );
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
 async fn t5_what_just_landed_is_not_downloaded_again_unless_it_is_gone() {
     let origin = Origin::start(|_| ok(b"content")).await;
     let rig = Rig::new();
