@@ -170,7 +170,6 @@ impl FetchMessage {
                 known: Vec::new(),
                 waiters: Waiters::default(),
             },
-            oldest_accepted: oldest,
             comes_back: true,
         });
         bad.finish(query)

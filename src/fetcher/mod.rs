@@ -106,8 +106,9 @@ pub struct FetchRequest {
     pub headers: OriginHeaders,
     /// The request's `timeout`; the fetcher has its own default and bounds.
     pub timeout: Option<Duration>,
-    /// `oldest_content_accepted` as sent: a download that began before it is
-    /// joined only if it was begun for exactly this time.
+    /// `oldest_content_accepted` as sent. In the future it means: not from
+    /// cache. A download that began before it is joined only if it was begun
+    /// for exactly this time.
     pub oldest: Option<SystemTime>,
     /// By URI: content the cache has of it, which will do if the origin says
     /// that it is still current. Not for pinned requests.

@@ -109,8 +109,8 @@ impl<S, F: Fetcher> Shared<S, F> {
         };
         let now = self.settings.clock.now();
         let timed = match policy(&self.settings.unpinned, uri) {
-            UnpinnedPolicy::Revalidate => query.oldest_accepted.is_some_and(|t| t <= now),
-            UnpinnedPolicy::Ttl(_) => query.oldest_accepted.is_none_or(|t| t <= now),
+            UnpinnedPolicy::Revalidate => query.request.oldest.is_some_and(|t| t <= now),
+            UnpinnedPolicy::Ttl(_) => query.request.oldest.is_none_or(|t| t <= now),
             UnpinnedPolicy::Refetch | UnpinnedPolicy::Reject => false,
         };
         timed && self.has_past(query, index)
@@ -122,10 +122,10 @@ impl<S, F: Fetcher> Shared<S, F> {
     /// may have changed since (N6).
     pub(super) fn holds(&self, query: &Query, uri: &Uri, reference: &AssetReference) -> bool {
         match policy(&self.settings.unpinned, uri) {
-            UnpinnedPolicy::Revalidate => query.oldest_accepted.is_some(),
+            UnpinnedPolicy::Revalidate => query.request.oldest.is_some(),
             UnpinnedPolicy::Ttl(ttl) => {
                 let now = self.settings.clock.now();
-                query.oldest_accepted.is_some() || distance(now, reference.content_time) < ttl
+                query.request.oldest.is_some() || distance(now, reference.content_time) < ttl
             }
             UnpinnedPolicy::Refetch | UnpinnedPolicy::Reject => false,
         }

@@ -231,8 +231,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         if reference.is_expired(now) {
             return Err(Missed::Expired);
         }
-        let from_future = query.oldest_accepted.is_some_and(|oldest| oldest > now);
-        if from_future || !reference.is_fresh(query.oldest_accepted) {
+        let from_future = query.request.oldest.is_some_and(|oldest| oldest > now);
+        if from_future || !reference.is_fresh(query.request.oldest) {
             return Err(Missed::Stale);
         }
         if contradicts(query, candidate, &reference) {

@@ -15,8 +15,6 @@ pub struct Query {
     /// What is asked for, as an origin would be asked. Without URIs it is a
     /// lookup by checksum only.
     pub request: FetchRequest,
-    /// `oldest_content_accepted`. In the future it means: not from cache.
-    pub oldest_accepted: Option<SystemTime>,
     /// Whether a caller who leaves may come back for the answer, so that the
     /// fetch goes on meanwhile.
     pub comes_back: bool,

@@ -25,7 +25,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let shared = &self.shared;
         let wanted = Wanted {
             same: shared.fingerprints.of(context, &query),
-            oldest: query.oldest_accepted,
+            oldest: query.request.oldest,
         };
         if wanted.oldest.is_none()
             && let Some(failure) = shared.negatives.recall(&wanted.same)

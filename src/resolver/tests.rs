@@ -42,9 +42,14 @@ pub(super) fn query(uris: &[&str], pinned: Option<&[u8]>) -> Query {
     };
     Query {
         request,
-        oldest_accepted: None,
         comes_back: true,
     }
+}
+
+/// The same, of what was retrieved then or later.
+pub(super) fn at(mut query: Query, oldest: impl Into<Option<SystemTime>>) -> Query {
+    query.request.oldest = oldest.into();
+    query
 }
 
 fn reference(content: &[u8], source: Source) -> AssetReference {

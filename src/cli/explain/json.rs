@@ -23,7 +23,7 @@ pub(super) fn tell(query: &Query, explanation: &Explanation, now: SystemTime) ->
             "digest_function": request.scope.function.name(),
             "uris": uris,
             "qualifiers": pairs(&request.qualifiers),
-            "oldest_content_accepted": query.oldest_accepted.map(stamp),
+            "oldest_content_accepted": query.request.oldest.map(stamp),
         },
         "keys": keys,
         "verdict": verdict(query, &explanation.verdict),

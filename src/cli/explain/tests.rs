@@ -39,7 +39,7 @@ fn flags_make_the_request_a_client_would_send() {
     assert_eq!(request.scope.instance.as_str(), "one/two");
     assert_eq!(request.scope.function, DigestFunction::Blake3);
     assert_eq!(
-        query.oldest_accepted.map(stamp).as_deref(),
+        query.request.oldest.map(stamp).as_deref(),
         Some("2026-01-31T12:00:00Z")
     );
 }

@@ -10,7 +10,7 @@ use super::table::{LANDED, REMEMBERED};
 use super::*;
 use crate::fetcher::Failure;
 use crate::resolver::testing::{TestResolver, World, content, refused};
-use crate::resolver::tests::query;
+use crate::resolver::tests::{at, query};
 use crate::resolver::{Query, Settings};
 use crate::upstream::CallContext;
 
@@ -20,10 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A fetch that takes what was retrieved `t` from now or later.
 fn later(t: Duration) -> Query {
-    Query {
-        oldest_accepted: Some(SystemTime::now() + t),
-        ..query(&[URL], None)
-    }
+    at(query(&[URL], None), SystemTime::now() + t)
 }
 
 fn with_header(value: &str) -> Query {
@@ -85,7 +82,7 @@ async fn n4_another_time_is_another_flight() {
     let first = later(HOUR);
     impatient(&resolver, &first).await;
     let second = later(HOUR);
-    assert_ne!(first.oldest_accepted, second.oldest_accepted);
+    assert_ne!(first.request.oldest, second.request.oldest);
     let answer = fetch(&resolver, &second).await.unwrap();
     assert_eq!(answer.outcome, Outcome::Fetched);
     fetch(&resolver, &later(HOUR * 2)).await.unwrap();
@@ -127,10 +124,7 @@ async fn n4_a_time_that_was_in_the_future_when_it_was_first_sent() {
 #[tokio::test(start_paused = true)]
 async fn n4_a_past_time_joins_only_what_began_after_it() {
     let (world, resolver) = slow(MINUTE * 2);
-    let ask = |oldest_accepted| Query {
-        oldest_accepted,
-        ..query(&[URL], None)
-    };
+    let ask = |oldest: Option<SystemTime>| at(query(&[URL], None), oldest);
     let before = SystemTime::now();
     impatient(&resolver, &ask(None)).await;
     let after = SystemTime::now();

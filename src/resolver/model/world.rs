@@ -669,7 +669,6 @@ fn query_of(fetch: &Fetch, now: u64) -> Query {
             known: Vec::new(),
             waiters: Waiters::default(),
         },
-        oldest_accepted: oldest(fetch, now).map(at),
         comes_back: true,
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::asset::{AssetKind, Qualifiers, Uri};
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::resolver::testing::{TestResolver, World, content, refused};
-use crate::resolver::tests::query;
+use crate::resolver::tests::{at, query};
 use crate::resolver::{Outcome, Push, Query, Settings};
 use crate::upstream::CallContext;
 
@@ -107,18 +107,13 @@ async fn a_fetch_that_names_a_time_asks_and_its_success_counts() {
     let plain = query(&[URL], None);
     for (seconds, requests) in [(None, 1), (None, 1), (Some(3600), 2), (Some(0), 3)] {
         let from_now = |s| SystemTime::now() + Duration::from_secs(s);
-        let query = Query {
-            oldest_accepted: seconds.map(from_now),
-            ..plain.clone()
-        };
+        let query = at(plain.clone(), seconds.map(from_now));
         fetch(&resolver, &query).await.unwrap_err();
         assert_eq!(world.fetcher.count(), requests);
     }
     world.fetcher.script(|request| Ok(content(request, b"new")));
-    let timed = Query {
-        oldest_accepted: Some(SystemTime::now() + Duration::from_secs(3600)),
-        ..plain.clone()
-    };
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    let timed = at(plain.clone(), in_an_hour);
     fetch(&resolver, &timed).await.unwrap();
     let answer = fetch(&resolver, &plain).await.unwrap();
     assert_eq!(answer.outcome, Outcome::Fetched);

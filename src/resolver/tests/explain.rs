@@ -62,7 +62,7 @@ fn world_for(missed: Missed) -> (World, Query) {
         }
         Missed::Expired => entry.expire_at = Some(SystemTime::now()),
         Missed::Unconfirmed => unreachable!("it has an origin that can be asked"),
-        Missed::Stale => query.oldest_accepted = Some(entry.content_time + Duration::from_nanos(1)),
+        Missed::Stale => query.request.oldest = Some(entry.content_time + Duration::from_nanos(1)),
     }
     put(&world.store, &query, exact(&query, at), entry);
     (world, query)

@@ -92,7 +92,7 @@ async fn n6_what_is_known_answers_once_the_origin_confirmed_it() {
 #[tokio::test]
 async fn n3_n4_a_confirmation_is_the_origins_word_of_now() {
     let (world, mut query) = steady(HOUR);
-    query.oldest_accepted = Some(SystemTime::now() + HOUR);
+    query.request.oldest = Some(SystemTime::now() + HOUR);
     let resolver = world.resolver(Settings::default());
     let context = CallContext::default();
     let answer = resolver.fetch(&context, query.clone()).await.unwrap();
@@ -103,7 +103,7 @@ async fn n3_n4_a_confirmation_is_the_origins_word_of_now() {
         (answer.outcome, world.fetcher.count()),
         (Outcome::Joined, 1)
     );
-    query.oldest_accepted = Some(SystemTime::now() + HOUR);
+    query.request.oldest = Some(SystemTime::now() + HOUR);
     resolver.fetch(&context, query).await.unwrap();
     assert_eq!(world.fetcher.count(), 2);
 }
@@ -253,7 +253,7 @@ async fn ttl_answers_within_its_time_and_asks_after_it() {
         (minute, Some(SystemTime::now() + HOUR), 1),
     ] {
         let (world, mut query) = steady(age);
-        query.oldest_accepted = oldest;
+        query.request.oldest = oldest;
         let answer = fetch(&world, settings(&rules), &query).await.unwrap();
         assert_eq!(world.fetcher.count(), requests, "{age:?} {oldest:?}");
         let outcome = [Outcome::HitExact, Outcome::Revalidated][requests];
@@ -272,7 +272,7 @@ async fn ttl_answers_within_its_time_and_asks_after_it() {
 async fn refetch_takes_nothing_from_the_cache() {
     for oldest in [None, at(3 * HOUR)] {
         let (world, mut query) = steady(HOUR);
-        query.oldest_accepted = oldest;
+        query.request.oldest = oldest;
         let answer = fetch(&world, settings(&["refetch *"]), &query).await;
         assert_eq!(answer.unwrap().outcome, Outcome::Fetched);
         let known = world.fetcher.requests.lock()[0].known.clone();
@@ -287,7 +287,7 @@ async fn reject_wants_a_checksum_or_a_push() {
         for oldest in [None, at(3 * HOUR)] {
             let (world, _) = steady(HOUR);
             let mut query = query(uris, None);
-            query.oldest_accepted = oldest;
+            query.request.oldest = oldest;
             let error = fetch(&world, rules(), &query).await.unwrap_err();
             let said = error.to_string();
             assert!(matches!(error, ResolveError::NotPinned { .. }), "{said}");
@@ -319,7 +319,7 @@ async fn key_headers_select_a_representation() {
         let mut query = query(&[URL], None);
         let headers = &mut query.request.headers;
         headers.insert("http_header:X-Variant", value, 1).unwrap();
-        query.oldest_accepted = at(HOUR);
+        query.request.oldest = at(HOUR);
         query
     };
     let selected = || Settings {

@@ -240,7 +240,7 @@ async fn what_an_origin_served_before_is_asked_for_only_where_it_matters() {
     resolver.fetch(&context, query(&[URL], None)).await.unwrap();
     assert_eq!(spaces(), ["exact", "subset", "fetched"]);
     let mut limited = query(&[URL], None);
-    limited.oldest_accepted = Some(SystemTime::UNIX_EPOCH);
+    limited.request.oldest = Some(SystemTime::UNIX_EPOCH);
     let answer = resolver.fetch(&context, limited).await.unwrap();
     assert_eq!(answer.outcome, Outcome::HitExact);
     assert_eq!(spaces(), ["exact", "fetched"]);
