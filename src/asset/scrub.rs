@@ -34,6 +34,8 @@ const LEVELS: u8 = 2;
 /// Where a secret was, what stood around it meets and may be read as another:
 /// user info behind user info, say. So what is found clean has been looked at
 /// once more, and a stored value is taken for what it is when it comes back.
+/// What is not clean by then was made to be so: of that only its beginning
+/// stays, up to the first colon, where no secret is ([`nothing_left`]).
 const PASSES: usize = 8;
 
 /// `text` without the secrets of the URLs in it.
@@ -47,11 +49,12 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
             found |= scrub_url(piece.as_bytes(), &mut out, LEVELS);
         }
         if !found {
-            break;
+            return clean;
         }
         clean = Cow::Owned(String::from_utf8_lossy(&out).into_owned());
     }
-    clean
+    let left = nothing_left(clean.as_bytes());
+    Cow::Owned(String::from_utf8_lossy(left).into_owned())
 }
 
 /// A URI without its secrets, and whether there were any. Unlike a text it is
@@ -65,7 +68,14 @@ pub(super) fn scrub_uri(uri: &[u8]) -> (Vec<u8>, bool) {
         }
         clean = out;
     }
-    (clean, true)
+    (nothing_left(&clean).to_vec(), true)
+}
+
+/// What stays of a text in which there were secrets within secrets, however
+/// often these were taken out. It is clean: no URL goes on behind it.
+fn nothing_left(text: &[u8]) -> &[u8] {
+    let colon = text.iter().position(|b| *b == b':');
+    &text[..colon.map_or(0, |i| i + 1)]
 }
 
 /// A text in parts of one URL at most: each begins with a word that has one,
@@ -312,6 +322,24 @@ mod tests {
         assert_eq!(scrubbed("https://h/x#access_token=T"), "https://h/x");
         assert_eq!(scrubbed("https://h/x?%74oken=T"), "https://h/x");
         assert_eq!(scrubbed("https://a@b:c@h/x"), "https://h/x");
+    }
+
+    #[test]
+    fn secrets_within_secrets_have_an_end_and_none_is_left() {
+        for levels in [1, 3, PASSES - 1, PASSES, PASSES + 1, 40] {
+            let nested = format!("{}s3cret@h/x", "https:@/".repeat(levels));
+            let once = scrubbed(&nested);
+            assert!(!once.contains("s3cret"), "{levels}: {once}");
+            assert_eq!(scrubbed(&once), once, "{levels}");
+            let (uri, had_secret) = scrub_uri(nested.as_bytes());
+            assert!(had_secret);
+            assert_eq!(scrub_uri(&uri), (uri.clone(), false), "{levels}");
+            assert!(
+                !String::from_utf8_lossy(&uri).contains("s3cret"),
+                "{levels}"
+            );
+        }
+        assert_eq!(scrubbed(&"https:@/".repeat(40)), "https:");
     }
 
     #[test]
