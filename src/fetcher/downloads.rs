@@ -3,7 +3,8 @@
 //!
 //! A download ends when the last of those who wait for it has left. A failure
 //! that may pass is remembered until the origin should be asked again, so that
-//! many requests together ask no more often than one; a success with a checksum
+//! many requests together ask no more often than one, and one that comes when
+//! all tries have just failed is told so at once; a success with a checksum
 //! for some seconds, for those who looked into the cache before it was there.
 //! Not for: whether what came is what a request wants, which each decides for
 //! itself (`mirrors`).
@@ -37,6 +38,8 @@ use crate::digest::{Fingerprint, Fingerprinter};
 
 /// How long a success is remembered.
 const LANDED: Duration = Duration::from_secs(5);
+/// How long after it was due a try counts as one after the last.
+const STREAK: Duration = Duration::from_secs(10);
 /// Successes and failures remembered, each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
@@ -64,7 +67,8 @@ pub(super) struct Lapse {
     pub(super) at: Instant,
     /// When the origin may be asked again.
     pub(super) retry_at: Instant,
-    in_a_row: u32,
+    /// Tries that failed so, one after another.
+    pub(super) in_a_row: u32,
 }
 
 /// What a request gets to see.
@@ -234,6 +238,7 @@ impl Downloads {
                 None
             }
             Err(Stop::Origin(failed)) if failed.is_passing() => {
+                let before = before.filter(|lapse| now < lapse.retry_at + STREAK);
                 let in_a_row = before.map_or(0, |lapse| lapse.in_a_row) + 1;
                 let wait = inner.backoff.after(in_a_row, failed.retry_after());
                 let lapse = Lapse {

@@ -228,7 +228,16 @@ impl<'a> Mirrors<'a> {
         let mirror = &mut self.mirrors[index];
         let (order, seen) = (Arc::clone(&mirror.order), mirror.seen);
         match inner.downloads.board(inner, key, &order, oldest, seen) {
-            Seat::Lapsed(lapse) => self.mirrors[index].lapsed(lapse),
+            Seat::Lapsed(lapse) => {
+                let attempts = inner.settings.attempts;
+                let mirror = &mut self.mirrors[index];
+                if seen.is_none() && lapse.in_a_row >= attempts {
+                    // Others have waited for it in vain; clients that repeat
+                    // their calls need not do so each time.
+                    mirror.tries = attempts;
+                }
+                mirror.lapsed(lapse)
+            }
             // Other bytes than are wanted are no news of what the origin has now.
             Seat::Landed(landed) => match self.check(&order, landed, true).await {
                 Shared::NotForMe | Shared::Mine(Ok(Tried::Failed(_))) => Shared::Gone,

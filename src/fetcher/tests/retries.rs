@@ -131,6 +131,31 @@ async fn retries_end_with_the_time_of_the_fetch() {
 }
 
 #[tokio::test]
+async fn who_comes_when_all_tries_have_just_failed_is_told_at_once() {
+    let origin = Origin::start(in_turn()).await;
+    let settings = |s: &mut Settings| {
+        s.attempts = 3;
+        s.retry_delay = Duration::from_millis(150);
+    };
+    let rig = Rig::with(settings, FakeCache::default());
+    let (down, good) = (origin.url("/503,503,503,200"), origin.url("/200"));
+    rig.get(&[&down]).await.unwrap_err();
+    assert_eq!(origin.requests(), 3);
+    let since = Instant::now();
+    let (failure, ..) = rig.failure(&request(&[&down])).await;
+    assert_eq!(failure, Failure::Unavailable { retry_after: None });
+    assert_eq!(origin.requests(), 3, "nobody asked");
+    assert!(
+        since.elapsed() < Duration::from_millis(100),
+        "and nobody waited"
+    );
+    assert_eq!(rig.get(&[&down, &good]).await.unwrap().uri_index, 1);
+    // When it is due, it is asked again: at most 1.5 times four delays.
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    assert_eq!(rig.get(&[&down]).await.unwrap().digest, digest(b"good"));
+}
+
+#[tokio::test]
 async fn many_requests_together_ask_a_failing_origin_no_more_often_than_one() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
