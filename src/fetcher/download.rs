@@ -22,9 +22,9 @@ use super::progress::{Phase, Tracker};
 use super::receive::{Bounds, Stop, receive};
 use super::resume::{is_the_rest, strong_validator};
 use super::rules::{self, content_length, usable};
-use super::sink::{Flow, Received, Sink};
+use super::sink::{Received, Sink};
 use super::spool::Content;
-use super::{Failure, FetchError, deposit, measure};
+use super::{Failure, deposit, measure};
 use crate::asset::{Checksum, Validators};
 use crate::digest::Digest;
 
@@ -280,10 +280,8 @@ impl<'a> Download<'a> {
             *total += n as u64;
             tracker.received(n);
         };
-        let flow = receive(body, &mut partial.sink, &partial.bounds, arrived).await;
-        match flow {
-            Ok(Flow::More) => self.store(partial).await,
-            Ok(Flow::Enough) => self.had_already(&partial).await,
+        match receive(body, &mut partial.sink, &partial.bounds, arrived).await {
+            Ok(()) => self.store(partial).await,
             Err(stop) => {
                 if self.may_go_on(&partial) {
                     self.partial = Some(partial);
@@ -298,19 +296,6 @@ impl<'a> Download<'a> {
         let asked_for_part = self.order.headers.iter().any(|(n, _)| n == header::RANGE);
         let held = partial.current.is_some() || self.order.integrity.is_some();
         partial.sink.received() >= WORTH && held && !asked_for_part
-    }
-
-    /// The cache said in mid-upload that it has the content. One that looks at
-    /// the hash only may say so of another length.
-    async fn had_already(&self, partial: &Partial<'_>) -> Result<Landed, Stop> {
-        let validators = partial.validators.clone();
-        match self.present(partial.bounds.announced).await? {
-            Some((digest, checksum)) => Ok(self.landed(digest, vec![checksum], validators)),
-            None => {
-                let text = "the cache ended an upload as if it had the content, and has it not";
-                Err(Stop::Fatal(FetchError::Internal(text.to_owned())))
-            }
-        }
     }
 
     async fn store(&mut self, partial: Partial<'a>) -> Result<Landed, Stop> {

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 
 use super::exchange::Body;
 use super::failed::Failed;
-use super::sink::{Flow, Sink};
+use super::sink::Sink;
 use super::{Failure, FetchError};
 
 /// Why a body is not there: the origin's fault, or ours.
@@ -68,7 +68,7 @@ pub(super) async fn receive(
     sink: &mut Sink<'_>,
     bounds: &Bounds,
     mut arrived: impl FnMut(usize),
-) -> Result<Flow, Stop> {
+) -> Result<(), Stop> {
     loop {
         let received = sink.received();
         let frame = match tokio::time::timeout(bounds.stall, body.frame()).await {
@@ -92,14 +92,12 @@ pub(super) async fn receive(
         if received + data.len() as u64 > bounds.limit {
             return Err(bounds.too_large().into());
         }
-        if sink.push(data).await? == Flow::Enough {
-            return Ok(Flow::Enough);
-        }
+        sink.push(data).await?;
     }
     let received = sink.received();
     if let Some(announced) = bounds.announced.filter(|n| *n != received) {
         let text = format!("{received} bytes came, {announced} were announced");
         return Err(Failed::new(Failure::Truncated, text).into());
     }
-    Ok(Flow::More)
+    Ok(())
 }

@@ -34,14 +34,6 @@ const BLOCK: usize = 256 * 1024;
 /// for each single one of the other.
 const PIECES: usize = 2;
 
-/// Whether more of the body is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    More,
-    /// The cache says that it has the content.
-    Enough,
-}
-
 /// A body that came whole and is what was asked for.
 pub(super) struct Received {
     pub(super) digest: Digest,
@@ -101,7 +93,7 @@ impl<'a> Sink<'a> {
         self.received
     }
 
-    pub(super) async fn push(&mut self, data: Bytes) -> Result<Flow, Stop> {
+    pub(super) async fn push(&mut self, data: Bytes) -> Result<(), Stop> {
         self.received += data.len() as u64;
         match &mut self.place {
             Place::Spool(keeper) => keeper.push(data, self.received).await,
@@ -125,6 +117,8 @@ struct Upload {
     /// Set once the hash is verified. Without it the end of the pieces is an
     /// error to the upload, whichever of the two sees the other go first.
     verified: Arc<AtomicBool>,
+    /// The cache answered before the end.
+    ended: bool,
     task: JoinSet<Result<(), upstream::Error>>,
 }
 
@@ -154,18 +148,20 @@ impl Upload {
             digest,
             pieces,
             verified,
+            ended: false,
             task,
         }
     }
 
-    async fn push(&mut self, data: Bytes) -> Result<Flow, Stop> {
+    async fn push(&mut self, data: Bytes) -> Result<(), Stop> {
         self.hashes.update(&data);
-        if self.pieces.send(Ok(data)).await.is_ok() {
-            return Ok(Flow::More);
+        if !self.ended && self.pieces.send(Ok(data)).await.is_err() {
+            // It will not take it, or has it already. That it has it may be
+            // said of the hash alone, so the rest is hashed all the same.
+            self.answer().await?;
+            self.ended = true;
         }
-        // The upload has ended: the cache has it already, or will not take it.
-        self.answer().await?;
-        Ok(Flow::Enough)
+        Ok(())
     }
 
     async fn answer(&mut self) -> Result<(), Stop> {
@@ -242,7 +238,7 @@ impl<'a> Keeper<'a> {
         })
     }
 
-    async fn push(&mut self, data: Bytes, received: u64) -> Result<Flow, Stop> {
+    async fn push(&mut self, data: Bytes, received: u64) -> Result<(), Stop> {
         if let Kept::Memory(hashes) = &self.place {
             let fits = received <= self.small && self.share.grow(self.spool.memory(), received);
             if !fits {
@@ -261,7 +257,7 @@ impl<'a> Keeper<'a> {
             }
         }
         self.buffer.extend_from_slice(&data);
-        Ok(Flow::More)
+        Ok(())
     }
 
     async fn finish(mut self) -> Result<Received, Stop> {

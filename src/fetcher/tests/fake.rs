@@ -28,6 +28,8 @@ pub(super) struct FakeCache {
     pub(super) ignores_size: bool,
     pub(super) limit: i64,
     pub(super) refuses_writes: bool,
+    /// Answers a stream that it has the content before it has come.
+    pub(super) ends_early: bool,
     /// Acknowledges writes and keeps nothing.
     pub(super) forgets: bool,
 }
@@ -204,6 +206,12 @@ impl bytestream::byte_stream_server::ByteStream for FakeCache {
             return Err(Status::resource_exhausted("full"));
         }
         let mut stream = request.into_inner();
+        if self.ends_early {
+            let first = stream.message().await?.unwrap_or_default().resource_name;
+            let size = first.rsplit('/').next().unwrap();
+            let committed_size = size.parse().unwrap();
+            return Ok(Response::new(bytestream::WriteResponse { committed_size }));
+        }
         let mut name = String::new();
         let mut content = BytesMut::new();
         while let Some(message) = stream.message().await? {

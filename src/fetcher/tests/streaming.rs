@@ -91,6 +91,26 @@ async fn scenario_6_and_9_what_is_wrong_at_the_very_end_is_never_stored() {
 }
 
 #[tokio::test]
+async fn h3_a_cache_that_ends_an_upload_early_is_believed_for_what_came_only() {
+    let origin = Origin::start(served).await;
+    let content = vec![b'x'; SIZE];
+    let cache = FakeCache {
+        ends_early: true,
+        ignores_size: true,
+        ..FakeCache::default()
+    };
+    // As casd and BuildGrid do, which look at the hash alone.
+    let blob = bytes::Bytes::from(content.clone());
+    cache.blobs.lock().insert(digest(&content), blob);
+    let rig = Rig::with(|s| s.attempts = 1, cache);
+    let request = pinned(&[&origin.url("/x")], &content);
+    assert_eq!(rig.fetch(&request).await.unwrap().digest, digest(&content));
+    let request = pinned(&[&origin.url("/changed")], &content);
+    let (failure, ..) = rig.failure(&request).await;
+    assert_eq!(failure, Failure::Mismatch);
+}
+
+#[tokio::test]
 async fn a_list_of_checksums_leaves_the_digest_open() {
     let origin = Origin::start(served).await;
     let rig = Rig::new();
