@@ -87,7 +87,7 @@ pub const KEYS: &[Key] = &[
     one("fetch.timeout", "--fetch-timeout", "10m", "for a fetch whose request names no time; all mirrors together"),
     one("fetch.max_timeout", "", "1h", "the longest time a request gets"),
     one("fetch.connect_timeout", "", "10s", "for one connection to an origin: name, TCP and TLS"),
-    one("fetch.first_byte_timeout", "", "60s", "from a request to the head of the origin's response"),
+    one("fetch.first_byte_timeout", "", "3m", "from a request to the head of the origin's response; some make what they serve meanwhile"),
     one("fetch.stall_timeout", "", "60s", "longest silence of an origin within its response"),
     one("fetch.attempts", "", "5", "requests for one URL that fail in passing before it is given up"),
     one("fetch.retry_delay", "", "500ms", "what is waited before the second of them; twice as long before each further one, up to 10s"),

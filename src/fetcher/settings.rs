@@ -91,7 +91,7 @@ impl Default for Settings {
             credentials: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_secs(10),
-            first_byte_timeout: Duration::from_secs(60),
+            first_byte_timeout: Duration::from_secs(180),
             stall_timeout: Duration::from_secs(60),
             attempts: 5,
             retry_delay: Duration::from_millis(500),
