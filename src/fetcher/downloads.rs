@@ -227,7 +227,13 @@ impl Downloads {
     }
 
     /// Takes note of how a download ended.
-    fn land(&self, inner: &Inner, key: Key, result: &Result<Landed, Stop>) -> Option<Lapse> {
+    fn land(
+        &self,
+        inner: &Inner,
+        key: Key,
+        result: &Result<Landed, Stop>,
+        spent: Spent,
+    ) -> Option<Lapse> {
         let mut table = self.table.lock();
         let now = Instant::now();
         let before = table.lapses.pop(&key);
@@ -239,7 +245,8 @@ impl Downloads {
             }
             Err(Stop::Origin(failed)) if failed.is_passing() => {
                 let before = before.filter(|lapse| now < lapse.retry_at + STREAK);
-                let in_a_row = before.map_or(0, |lapse| lapse.in_a_row) + 1;
+                let sent = u32::from(spent.requests > 0);
+                let in_a_row = before.map_or(0, |lapse| lapse.in_a_row) + sent;
                 let wait = inner.backoff.after(in_a_row, failed.retry_after());
                 let lapse = Lapse {
                     failed: failed.clone(),
@@ -332,7 +339,7 @@ impl Flight {
         });
         let downloads = &self.inner.downloads;
         let ended = Ended {
-            lapse: downloads.land(&self.inner, self.key, &result),
+            lapse: downloads.land(&self.inner, self.key, &result, spent),
             result,
             spent,
         };

@@ -267,6 +267,11 @@ impl<'a> Mirrors<'a> {
         joined: Option<Joined>,
     ) -> Shared {
         self.counts.attempts += ended.spent.requests;
+        if ended.spent.requests == 0 {
+            // The host wants to be left alone: that was no try.
+            let mirror = &mut self.mirrors[index];
+            mirror.tries = mirror.tries.saturating_sub(1);
+        }
         if joined.is_none() {
             self.counts.bytes += ended.spent.bytes;
         }

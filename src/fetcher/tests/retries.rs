@@ -131,6 +131,16 @@ async fn retries_end_with_the_time_of_the_fetch() {
 }
 
 #[tokio::test]
+async fn a_try_that_was_not_made_is_none() {
+    let (origin, rig) = (Origin::start(in_turn()).await, with(1));
+    rig.get(&[&origin.url("/429,200")]).await.unwrap_err();
+    // The host is left alone for a second; then this one is asked for.
+    let fetched = rig.get(&[&origin.url("/200")]).await.unwrap();
+    assert_eq!((fetched.digest, fetched.attempts), (digest(b"good"), 1));
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
 async fn who_comes_when_all_tries_have_just_failed_is_told_at_once() {
     let origin = Origin::start(in_turn()).await;
     let settings = |s: &mut Settings| {
