@@ -160,7 +160,7 @@ impl OriginHeaders {
     /// it an origin may serve something else.
     #[must_use]
     pub fn selects(&self, name: &str) -> bool {
-        is_selecting_header(name) || self.key_headers.contains(name)
+        self.key_headers.select(name)
     }
 
     /// Whether anything but representation-selecting headers is sent to this

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::headers::FORBIDDEN;
+use super::headers::{FORBIDDEN, is_selecting_header};
 
 /// Words that names of headers with credentials hold.
 const SECRET: [&str; 13] = [
@@ -73,9 +73,15 @@ impl KeyHeaders {
         Self(headers.iter().map(|header| header.0.clone()).collect())
     }
 
-    /// Whether a header, named in lower case or not, is one of them.
+    /// Whether a header selects a representation: one of these, or one that
+    /// always does.
     #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
+    pub fn select(&self, name: &str) -> bool {
+        is_selecting_header(name) || self.contains(name)
+    }
+
+    /// Whether a header, named in lower case or not, is one of them.
+    fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|h| h.as_str().eq_ignore_ascii_case(name))
     }
 }

@@ -16,7 +16,7 @@ use super::exchange::{Body, Exchange};
 use super::failed::Failed;
 use super::hosts::{Standing, Turn};
 use super::target::Target;
-use crate::asset::{KeyHeaders, SecretValue, Validators, is_selecting_header};
+use crate::asset::{KeyHeaders, SecretValue, Validators};
 
 pub(super) const USER_AGENT: &str = concat!("assetgate/", env!("CARGO_PKG_VERSION"));
 /// An HTTP client for origins.
@@ -161,9 +161,7 @@ fn request(
         map.insert(header::AUTHORIZATION, basic.clone());
     }
     for (name, value) in headers {
-        let lower = name.as_str();
-        let selects = is_selecting_header(lower) || key_headers.contains(lower);
-        if target.own || selects {
+        if target.own || key_headers.select(name.as_str()) {
             let value = HeaderValue::from_str(value.expose_secret());
             let unusable = |_| Failed::new(Failure::Unusable, "a header that cannot be sent");
             let mut value = value.map_err(unusable)?;

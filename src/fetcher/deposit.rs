@@ -6,54 +6,69 @@ use super::FetchError;
 use super::order::Order;
 use super::receive::Stop;
 use super::spool::{self, Content};
-use crate::asset::{Checksum, Integrity};
-use crate::digest::{Digest, Scope};
-use crate::upstream::{self, Cache, CallContext};
+use crate::asset::Checksum;
+use crate::digest::Digest;
+use crate::upstream::{self, Cache};
 
-/// The content, if checksum and announced length together are its digest and
-/// the cache has it: then there is nothing to download. Some caches look at
-/// the hash only, so a digest of a length that is certainly wrong is asked
-/// for as well: a cache that claims to have this one is not believed.
+/// What the cache has of content that is to be downloaded.
+pub(super) enum Presence {
+    There(Digest, Checksum),
+    /// It lacks these, as far as it could be asked.
+    Absent(Vec<Digest>),
+}
+
+/// Whether there is nothing to download: if checksum and announced length
+/// together are the digest of the content, and the cache has it. Some caches
+/// look at the hash only, so a digest of a length that is certainly wrong is
+/// asked for as well: a cache that claims to have this one is not believed.
 pub(super) async fn present(
     cache: &Cache,
-    context: &CallContext,
-    scope: &Scope,
-    integrity: Option<&Integrity>,
+    order: &Order,
     announced: Option<u64>,
-) -> Result<Option<(Digest, Checksum)>, Stop> {
-    let (Some(integrity), Some(size)) = (integrity, announced) else {
-        return Ok(None);
+) -> Result<Presence, Stop> {
+    let mut absent = Vec::new();
+    let (Some(integrity), Some(size)) = (&order.integrity, announced) else {
+        return Ok(Presence::Absent(absent));
     };
+    let function = order.scope.function;
     for checksum in integrity.checksums() {
-        if checksum.algorithm().function() != scope.function || size == 0 {
+        if checksum.algorithm().function() != function || size == 0 {
             continue;
         }
-        let of = |size| Digest::from_raw(scope.function, checksum.raw(), size);
+        let of = |size| Digest::from_raw(function, checksum.raw(), size);
         let (Ok(right), Ok(wrong)) = (of(size), of(size + 1)) else {
             continue;
         };
-        let missing = cache.find_missing(context, scope, [&right, &wrong]).await;
-        let missing = missing.map_err(|error| Stop::Fatal(error.into()))?;
-        if !missing.contains(&right) && missing.contains(&wrong) {
-            return Ok(Some((right, checksum.clone())));
+        let missing = cache.find_missing(&order.context, &order.scope, [&right, &wrong]);
+        let missing = missing.await.map_err(|error| Stop::Fatal(error.into()))?;
+        match (missing.contains(&right), missing.contains(&wrong)) {
+            (true, _) => absent.push(right),
+            (false, true) => return Ok(Presence::There(right, checksum.clone())),
+            (false, false) => {}
         }
     }
-    Ok(None)
+    Ok(Presence::Absent(absent))
 }
 
-/// Brings received content into the cache, unless it is there.
+/// Brings received content into the cache, unless it is there. `is_absent`:
+/// the cache has just said that it is not.
 pub(super) async fn upload(
     cache: &Cache,
-    context: &CallContext,
-    scope: &Scope,
+    order: &Order,
     digest: &Digest,
     content: Content,
+    is_absent: bool,
 ) -> Result<(), FetchError> {
+    let (context, scope) = (&order.context, &order.scope);
     if digest.is_empty() {
         return Ok(());
     }
-    let missing = cache.find_missing(context, scope, [digest]).await?;
-    if missing.is_empty() {
+    if !is_absent
+        && cache
+            .find_missing(context, scope, [digest])
+            .await?
+            .is_empty()
+    {
         return Ok(());
     }
     match content {
@@ -67,18 +82,14 @@ pub(super) async fn upload(
             cache.write_stream(context, scope, digest, stream).await?;
         }
     }
-    kept(cache, context, scope, digest).await
+    kept(cache, order, digest).await
 }
 
 /// Some caches acknowledge what a caller without the right to write sends,
 /// and drop it: an answer that names it would be a lie (P2).
-pub(super) async fn kept(
-    cache: &Cache,
-    context: &CallContext,
-    scope: &Scope,
-    digest: &Digest,
-) -> Result<(), FetchError> {
-    let missing = cache.find_missing(context, scope, [digest]).await?;
+pub(super) async fn kept(cache: &Cache, order: &Order, digest: &Digest) -> Result<(), FetchError> {
+    let missing = cache.find_missing(&order.context, &order.scope, [digest]);
+    let missing = missing.await?;
     if missing.is_empty() {
         return Ok(());
     }

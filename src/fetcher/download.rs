@@ -13,6 +13,7 @@ use http::response::Parts;
 use http::{HeaderValue, StatusCode, header};
 
 use super::client::{Answer, Ask};
+use super::deposit::{self, Presence};
 use super::exchange::Body;
 use super::failed::Failed;
 use super::fetch::Inner;
@@ -24,7 +25,7 @@ use super::resume::{is_the_rest, strong_validator};
 use super::rules::{self, content_length, usable};
 use super::sink::{Received, Sink};
 use super::spool::Content;
-use super::{Failure, deposit, measure};
+use super::{Failure, measure};
 use crate::asset::{Checksum, Validators};
 use crate::digest::Digest;
 
@@ -58,6 +59,8 @@ struct Partial<'a> {
     sink: Sink<'a>,
     bounds: Bounds,
     validators: Validators,
+    /// What the cache said a moment ago it lacks.
+    absent: Vec<Digest>,
     /// What the origin is held to; `None`: the checksum.
     current: Option<HeaderValue>,
 }
@@ -91,7 +94,7 @@ impl<'a> Download<'a> {
 
     async fn whole(&mut self) -> Result<Landed, Stop> {
         let settings = &self.inner.settings;
-        let mut in_vain = 0;
+        let (mut in_vain, mut in_one_piece) = (0, false);
         loop {
             let before = self.arrived();
             let failed = match self.attempt().await {
@@ -99,8 +102,9 @@ impl<'a> Download<'a> {
                 Err(Stop::Origin(failed)) => failed,
                 Err(fatal) => return Err(fatal),
             };
-            if failed.failure == Failure::Mismatch && std::mem::take(&mut self.stitched) {
-                // It may be of two versions: once more, in one piece.
+            if failed.failure == Failure::Mismatch && self.stitched && !in_one_piece {
+                // It may be of two versions: once more from the beginning.
+                in_one_piece = true;
                 self.partial = None;
                 continue;
             }
@@ -241,37 +245,32 @@ impl<'a> Download<'a> {
             return Err(bounds.too_large().into());
         }
         let validators = rules::validators(&head.headers);
-        if let Some((digest, checksum)) = self.present(bounds.announced).await? {
-            return Ok(self.landed(digest, vec![checksum], validators));
-        }
+        let absent = match deposit::present(&self.inner.cache, order, bounds.announced).await? {
+            Presence::There(digest, checksum) => {
+                return Ok(self.landed(digest, vec![checksum], validators));
+            }
+            Presence::Absent(digests) => digests,
+        };
         self.tracker.announce(bounds.announced);
         let sink = self.sink(bounds.announced).await?;
         let partial = Partial {
             sink,
             bounds,
             validators,
+            absent,
             current: strong_validator(&head.headers),
         };
         self.body(partial, body).await
     }
 
-    async fn present(&self, announced: Option<u64>) -> Result<Option<(Digest, Checksum)>, Stop> {
-        let order = self.order;
-        let (cache, integrity) = (&self.inner.cache, order.integrity.as_ref());
-        deposit::present(cache, &order.context, &order.scope, integrity, announced).await
-    }
-
     async fn sink(&self, announced: Option<u64>) -> Result<Sink<'a>, Stop> {
         let (inner, order) = (self.inner, self.order);
-        let (small, hashes) = (inner.settings.small_body, order.hashes.clone());
-        if let Some(digest) = announced
-            .filter(|n| *n > small)
-            .and_then(|n| order.fixed(n))
-        {
-            let (context, scope) = (&order.context, &order.scope);
-            return Ok(Sink::cache(hashes, &inner.cache, context, scope, digest));
+        let small = inner.settings.small_body;
+        let large = announced.filter(|n| *n > small);
+        match large.and_then(|n| order.fixed(n)) {
+            Some(digest) => Ok(Sink::cache(&inner.cache, order, digest)),
+            None => Sink::spool(order.hashes.clone(), &inner.spool, announced, small).await,
         }
-        Sink::spool(hashes, &inner.spool, announced, small).await
     }
 
     async fn body(&mut self, mut partial: Partial<'a>, body: Body) -> Result<Landed, Stop> {
@@ -300,8 +299,7 @@ impl<'a> Download<'a> {
 
     async fn store(&mut self, partial: Partial<'a>) -> Result<Landed, Stop> {
         self.turn.leave_host();
-        let order = self.order;
-        let (cache, context, scope) = (&self.inner.cache, &order.context, &order.scope);
+        let (cache, order) = (&self.inner.cache, self.order);
         let Received {
             digest,
             verified,
@@ -310,8 +308,11 @@ impl<'a> Download<'a> {
         self.tracker.phase(Phase::Storing);
         measure::body(content.as_ref().map_or("streamed", Content::place));
         let stored = match content {
-            Some(content) => deposit::upload(cache, context, scope, &digest, content).await,
-            None => deposit::kept(cache, context, scope, &digest).await,
+            Some(content) => {
+                let is_absent = partial.absent.contains(&digest);
+                deposit::upload(cache, order, &digest, content, is_absent).await
+            }
+            None => deposit::kept(cache, order, &digest).await,
         };
         stored.map_err(Stop::Fatal)?;
         Ok(self.landed(digest, verified, partial.validators))

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::backoff::Backoff;
 use super::download::Download;
 use super::failed::Failed;
 use super::fetch::Inner;
@@ -73,11 +74,19 @@ pub(super) struct Lapse {
 
 /// What a request gets to see.
 pub(super) enum Seat {
-    /// A download, and whether another request began it.
-    Running(Arc<Running>, bool),
+    /// A download; if another request began it, how that one differs.
+    Running(Arc<Running>, Option<Joined>),
     /// What one brought a moment ago. It may be gone, or out of reach.
     Landed(Landed),
     Lapsed(Lapse),
+}
+
+/// How the request that began a download differs from one that joined it: its
+/// rights, or its checksum, are not the other's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joined {
+    pub(super) other_caller: bool,
+    pub(super) other_checksum: bool,
 }
 
 /// A download under way. Whoever holds it waits for it; without holders it
@@ -86,9 +95,9 @@ pub(super) struct Running {
     started: SystemTime,
     oldest: Option<SystemTime>,
     /// On whose behalf it is stored.
-    pub(super) caller: Fingerprint,
+    caller: Fingerprint,
     /// What it was begun for.
-    pub(super) order: Arc<Order>,
+    order: Arc<Order>,
     standing: Arc<Standing>,
     /// Shows it to those who look.
     pub(super) tracker: Arc<Tracker>,
@@ -99,6 +108,7 @@ pub(super) struct Running {
 /// All downloads.
 pub(super) struct Downloads {
     fingerprints: Fingerprinter,
+    backoff: Backoff,
     table: Mutex<Table>,
 }
 
@@ -109,7 +119,7 @@ struct Table {
 }
 
 impl Downloads {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(backoff: Backoff) -> Self {
         let table = Table {
             running: HashMap::new(),
             lapses: LruCache::new(REMEMBERED),
@@ -117,6 +127,7 @@ impl Downloads {
         };
         Self {
             fingerprints: Fingerprinter::default(),
+            backoff,
             table: Mutex::new(table),
         }
     }
@@ -160,7 +171,7 @@ impl Downloads {
         }
     }
 
-    pub(super) fn caller(&self, order: &Order) -> Fingerprint {
+    fn caller(&self, order: &Order) -> Fingerprint {
         self.fingerprints.make(|hasher| order.context.feed(hasher))
     }
 
@@ -181,7 +192,11 @@ impl Downloads {
         if let Some(running) = table.running.get(&key).and_then(Weak::upgrade)
             && running.serves(oldest)
         {
-            return Seat::Running(running, true);
+            let joined = Joined {
+                other_caller: running.caller != caller,
+                other_checksum: running.order.integrity != order.integrity,
+            };
+            return Seat::Running(running, Some(joined));
         }
         if let Some(landed) = table.recent(&key, oldest) {
             return Seat::Landed(landed);
@@ -218,7 +233,7 @@ impl Downloads {
         });
         table.running.insert(key, Arc::downgrade(&running));
         table.sweep();
-        Seat::Running(running, false)
+        Seat::Running(running, None)
     }
 
     /// Forgets what a download brought: it is gone.
@@ -227,13 +242,7 @@ impl Downloads {
     }
 
     /// Takes note of how a download ended.
-    fn land(
-        &self,
-        inner: &Inner,
-        key: Key,
-        result: &Result<Landed, Stop>,
-        spent: Spent,
-    ) -> Option<Lapse> {
+    fn land(&self, key: Key, result: &Result<Landed, Stop>, spent: Spent) -> Option<Lapse> {
         let mut table = self.table.lock();
         let now = Instant::now();
         let before = table.lapses.pop(&key);
@@ -247,7 +256,7 @@ impl Downloads {
                 let before = before.filter(|lapse| now < lapse.retry_at + STREAK);
                 let sent = u32::from(spent.requests > 0);
                 let in_a_row = before.map_or(0, |lapse| lapse.in_a_row) + sent;
-                let wait = inner.backoff.after(in_a_row, failed.retry_after());
+                let wait = self.backoff.after(in_a_row, failed.retry_after());
                 let lapse = Lapse {
                     failed: failed.clone(),
                     at: now,
@@ -339,7 +348,7 @@ impl Flight {
         });
         let downloads = &self.inner.downloads;
         let ended = Ended {
-            lapse: downloads.land(&self.inner, self.key, &result, spent),
+            lapse: downloads.land(self.key, &result, spent),
             result,
             spent,
         };
@@ -358,5 +367,31 @@ impl Flight {
             let failed = Failed::new(Failure::TimedOut, text);
             (Err(failed.into()), Spent::default())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_count_as_a_row_only_one_soon_after_the_other() {
+        let first = Duration::from_millis(100);
+        let downloads = Downloads::new(Backoff::new(first));
+        let key = Key {
+            bytes: downloads.fingerprints.make(|_| {}),
+            alone: None,
+        };
+        let down: Result<Landed, Stop> = Err(Failed::unavailable("down").into());
+        let fails = |requests| {
+            let spent = Spent { bytes: 0, requests };
+            downloads.land(key, &down, spent).unwrap().in_a_row
+        };
+        assert_eq!((fails(1), fails(1), fails(1)), (1, 2, 3));
+        assert_eq!(fails(0), 3, "what was not sent did not fail");
+        tokio::time::advance(first).await;
+        assert_eq!(fails(1), 4);
+        tokio::time::advance(STREAK * 2).await;
+        assert_eq!(fails(1), 1);
     }
 }

@@ -100,6 +100,7 @@ impl HttpFetcher {
         );
         let exchange = Exchange::new(connector, hosts, proxy, settings.first_byte_timeout);
         let spool_dir = settings.spool_dir.clone();
+        let backoff = Backoff::new(settings.retry_delay);
         let inner = Inner {
             client: Client::new(
                 exchange,
@@ -108,8 +109,8 @@ impl HttpFetcher {
             ),
             files,
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
-            backoff: Backoff::new(settings.retry_delay),
-            downloads: Downloads::new(),
+            backoff,
+            downloads: Downloads::new(backoff),
             progress: Progress::default(),
             settings,
             cache,
@@ -244,7 +245,7 @@ impl Fetcher for HttpFetcher {
             verified: landed.computed,
             with_credentials: landed.lent || with_credentials(request, uri_index),
             origin_bytes: spent.bytes,
-            attempts: spent.attempts,
+            attempts: spent.requests,
         })
     }
 }

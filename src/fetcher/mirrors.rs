@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::deposit;
-use super::downloads::{Ended, Key, Lapse, Seat};
+use super::downloads::{Ended, Joined, Key, Lapse, Seat};
 use super::failed::{Failed, Failures};
 use super::fetch::{Inner, Job};
 use super::hashes::mismatch;
 use super::measure::{self, class};
-use super::order::{Landed, Order};
+use super::order::{Landed, Order, Spent};
 use super::receive::Stop;
 use super::rules::headers;
 use super::rules_in_force::told;
@@ -35,13 +35,6 @@ pub(super) struct Good {
     pub(super) landed: Landed,
     /// Another request brought it.
     pub(super) joined: bool,
-}
-
-/// What it took so far.
-#[derive(Default)]
-pub(super) struct Counts {
-    pub(super) attempts: u32,
-    pub(super) bytes: u64,
 }
 
 /// One URL that may have the content.
@@ -66,7 +59,7 @@ pub(super) struct Mirrors<'a> {
     /// URIs that cannot be fetched at all.
     unusable: Vec<(usize, Failed)>,
     waited: Duration,
-    pub(super) counts: Counts,
+    spent: Spent,
 }
 
 /// How one mirror did.
@@ -76,14 +69,6 @@ enum Tried {
     Failed(Failed),
     /// The time is over, and what it was waited for if not the origin.
     TimeOver(Option<String>),
-}
-
-/// How the request that began a download differs from one that joined it: its
-/// rights, or its checksum, are not the other's.
-#[derive(Clone, Copy)]
-struct Joined {
-    other_caller: bool,
-    other_checksum: bool,
 }
 
 /// What a download that may be another request's is to this one.
@@ -128,12 +113,12 @@ impl<'a> Mirrors<'a> {
             mirrors,
             unusable,
             waited: Duration::ZERO,
-            counts: Counts::default(),
+            spent: Spent::default(),
         }
     }
 
     /// Tries the mirrors until one delivers, none is left or the time is over.
-    pub(super) async fn first_good(mut self) -> Result<(Good, Counts), FetchError> {
+    pub(super) async fn first_good(mut self) -> Result<(Good, Spent), FetchError> {
         loop {
             for index in 0..self.mirrors.len() {
                 let mirror = &self.mirrors[index];
@@ -148,7 +133,7 @@ impl<'a> Mirrors<'a> {
                             landed,
                             joined,
                         };
-                        return Ok((good, self.counts));
+                        return Ok((good, self.spent));
                     }
                     Tried::Failed(failed) => self.note(index, failed),
                     Tried::TimeOver(waits_for) => {
@@ -188,7 +173,7 @@ impl<'a> Mirrors<'a> {
         let target = &mirror.order.target;
         let host = target.url.host_str().unwrap_or_default().to_owned();
         let tracker = self.inner.progress.begin(mirror.order.uri.redacted(), host);
-        tracker.attempt(self.counts.attempts);
+        tracker.attempt(self.spent.requests);
         tracker.phase(Phase::Waiting);
         (tracker.wanted_by(&self.request.waiters), tracker)
     }
@@ -243,16 +228,12 @@ impl<'a> Mirrors<'a> {
                 Shared::NotForMe | Shared::Mine(Ok(Tried::Failed(_))) => Shared::Gone,
                 shared => shared,
             },
-            Seat::Running(running, by_others) => {
+            Seat::Running(running, joined) => {
                 let _wanting = running.tracker.wanted_by(&self.request.waiters);
                 let ended = tokio::time::timeout_at(self.deadline, running.ended());
                 let Ok(ended) = ended.await else {
                     return Shared::Mine(Ok(Tried::TimeOver(running.waits_for())));
                 };
-                let joined = by_others.then(|| Joined {
-                    other_caller: running.caller != inner.downloads.caller(&order),
-                    other_checksum: running.order.integrity != order.integrity,
-                });
                 self.settle(index, &order, ended, joined).await
             }
         }
@@ -266,14 +247,14 @@ impl<'a> Mirrors<'a> {
         ended: Ended,
         joined: Option<Joined>,
     ) -> Shared {
-        self.counts.attempts += ended.spent.requests;
+        self.spent.requests += ended.spent.requests;
         if ended.spent.requests == 0 {
             // The host wants to be left alone: that was no try.
             let mirror = &mut self.mirrors[index];
             mirror.tries = mirror.tries.saturating_sub(1);
         }
         if joined.is_none() {
-            self.counts.bytes += ended.spent.bytes;
+            self.spent.bytes += ended.spent.bytes;
         }
         match (ended.result, joined) {
             (Ok(landed), None) => Shared::Mine(Ok(Tried::Good(landed, false))),
@@ -348,7 +329,7 @@ impl<'a> Mirrors<'a> {
         for (uri_index, tries, failed) in all {
             failures.add(uri_index, failed.after(tries));
         }
-        failures.into_error(self.counts.attempts)
+        failures.into_error(self.spent.requests)
     }
 }
 

@@ -21,11 +21,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::FetchError;
 use super::hashes::Hashes;
+use super::order::Order;
 use super::receive::Stop;
 use super::spool::{Content, Share, Spool};
 use crate::asset::Checksum;
-use crate::digest::{Digest, Scope};
-use crate::upstream::{self, Cache, CallContext};
+use crate::digest::Digest;
+use crate::upstream::{self, Cache};
 
 /// Bytes hashed and written at once.
 const BLOCK: usize = 256 * 1024;
@@ -69,23 +70,10 @@ impl<'a> Sink<'a> {
     }
 
     /// Straight into the cache.
-    pub(super) fn cache(
-        hashes: Hashes,
-        cache: &Cache,
-        context: &CallContext,
-        scope: &Scope,
-        digest: Digest,
-    ) -> Self {
-        let upload = Upload::start(
-            hashes,
-            cache.clone(),
-            context.clone(),
-            scope.clone(),
-            digest,
-        );
+    pub(super) fn cache(cache: &Cache, order: &Order, digest: Digest) -> Self {
         Self {
             received: 0,
-            place: Place::Cache(Box::new(upload)),
+            place: Place::Cache(Box::new(Upload::start(cache, order, digest))),
         }
     }
 
@@ -123,17 +111,13 @@ struct Upload {
 }
 
 impl Upload {
-    fn start(
-        hashes: Hashes,
-        cache: Cache,
-        context: CallContext,
-        scope: Scope,
-        digest: Digest,
-    ) -> Self {
+    fn start(cache: &Cache, order: &Order, digest: Digest) -> Self {
         let (pieces, content) = mpsc::channel(PIECES);
         let verified = Arc::<AtomicBool>::default();
         let mut task = JoinSet::new();
         let (whole, is_verified) = (digest.clone(), Arc::clone(&verified));
+        let (cache, hashes) = (cache.clone(), order.hashes.clone());
+        let (context, scope) = (order.context.clone(), order.scope.clone());
         task.spawn(async move {
             let end = stream::once(async move {
                 let called_off = || Err(io::Error::other("the download was called off"));

@@ -192,6 +192,23 @@ async fn two_versions_that_do_not_fit_are_fetched_again_in_one_piece() {
 }
 
 #[tokio::test]
+async fn parts_that_never_fit_have_an_end() {
+    let origin = Origin::by_head(|head| {
+        let range = head.lines().find_map(|l| l.strip_prefix("range: bytes="));
+        match range {
+            None => first("", false),
+            Some(from) => part(1, from.trim_end_matches('-').parse().unwrap()),
+        }
+    });
+    let (origin, rig) = (origin.await, Rig::new());
+    let (failure, ..) = rig
+        .failure(&pinned(&[&origin.url("/x")], &content(0)))
+        .await;
+    assert_eq!(failure, Failure::Mismatch);
+    assert_eq!(origin.requests(), 4, "twice in two parts, and no more");
+}
+
+#[tokio::test]
 async fn an_origin_that_only_begins_again_is_left_for_the_next() {
     let (origin, rig) = (start(cutting(TAGGED, Rest::CutAgain)).await, Rig::new());
     let other = Origin::start(|_| whole(0)).await;
