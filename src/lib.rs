@@ -41,7 +41,9 @@
 //! **A fetch miss.** As above until `store` has nothing; `resolver` joins an
 //! identical fetch that is under way, else starts a task on the asset runtime
 //! (`resolver::flight`), which goes on if its caller leaves; [`fetcher`] tries
-//! the mirrors in order, verifies and hashes what they serve, and uploads it;
+//! the mirrors in rounds, shares the download of one URL among all who want
+//! it, goes on with a body that was cut off, verifies what comes, and brings it
+//! into the cache, as it arrives if its digest is known;
 //! `resolver` records a reference through `store`; a failure is turned into a
 //! status in `api::status`, the only place that does.
 //!

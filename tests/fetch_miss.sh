@@ -21,6 +21,8 @@ gate_time=${GATE_TIME:-1.15} gate_memory=${GATE_MEMORY:-64} limit=${LIMIT:-16}
 (cd "$ROOT/benches/compare" && cargo build --release --quiet --locked --bin fetch) || fail "benches/compare does not build"
 FETCH=${CARGO_TARGET_DIR:-$ROOT/benches/compare/target}/release/fetch
 BIG=$WORK/www/big.bin
+# Room for 32 downloads of the long form, and the large one of each round twice.
+CACHE_GIB=$((mib > 256 ? 16 : 2))
 
 value() { awk -v key="$2" '{ for (i = 1; i < NF; i++) if ($i == key) print $(i + 1) }' <<<"$1"; }
 resident() { sed -n "s/^$1:[^0-9]*\([0-9]*\) kB/\1/p" "/proc/${PID[gate]}/status"; }

@@ -195,7 +195,7 @@ start_cache() {
       ;;
     bazel_remote)
       needs "$BAZEL_REMOTE" bazel_remote
-      spawn cache "$BAZEL_REMOTE" --dir "$CACHE_DIR" --max_size 2 --http_address "127.0.0.1:$(free_port)" \
+      spawn cache "$BAZEL_REMOTE" --dir "$CACHE_DIR" --max_size "${CACHE_GIB:-2}" --http_address "127.0.0.1:$(free_port)" \
         --grpc_address "$CACHE_ADDRESS" --access_log_level none
       ;;
     casd)

@@ -5,7 +5,8 @@
 
 use std::str::FromStr;
 
-use crate::asset::{Uri, scrub};
+use super::permission::check_plain;
+use crate::asset::Uri;
 
 /// A pattern of URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,17 +21,7 @@ impl FromStr for UrlPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err("a pattern is not empty and has no spaces or control characters".into());
-        }
-        if scrub(text) != text {
-            // Not echoed: it holds one.
-            return Err(
-                "a pattern cannot hold user info or signature parameters: patterns are \
-                        applied to URLs without them"
-                    .into(),
-            );
-        }
+        check_plain("pattern", text)?;
         if text.contains('*') {
             return Ok(Self::Glob(text.split('*').map(str::to_owned).collect()));
         }

@@ -63,24 +63,27 @@ impl FromStr for InstanceRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UriPrefix(String);
 
+/// What is compared with URIs cannot be what no URI looks like.
+pub(super) fn check_plain(what: &str, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let rule = "is not empty and has no spaces or control characters";
+        return Err(format!("a {what} {rule}"));
+    }
+    if scrub(text) != text {
+        // Not echoed: it holds one.
+        return Err(format!(
+            "a {what} cannot hold user info or signature parameters: it is compared with URIs \
+             without them"
+        ));
+    }
+    Ok(())
+}
+
 impl FromStr for UriPrefix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("a prefix cannot be empty".to_owned());
-        }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err("a prefix has no spaces or control characters".to_owned());
-        }
-        if scrub(text) != text {
-            // Not echoed: it holds one.
-            return Err(
-                "a prefix cannot hold user info or signature parameters: rules are \
-                        applied to URIs without them"
-                    .to_owned(),
-            );
-        }
+        check_plain("prefix", text)?;
         let host = text.split_once("://").map_or("", |(_, rest)| rest);
         if !host.is_empty() && !host.contains(['/', '?', '#']) {
             return Err(format!(

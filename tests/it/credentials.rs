@@ -1,42 +1,20 @@
 //! Promises P4 and P5 where they meet: the service's own credential, who may
 //! borrow it, and what may be written with it (scenarios 37 and 46).
 
-use std::path::PathBuf;
-
 use assetgate::proto::asset::PushBlobRequest;
 use assetgate::proto::rev2::{FindMissingBlobsRequest, GetCapabilitiesRequest};
-use tempfile::TempDir;
 use tonic::Status;
 
 use crate::support::answer::{fields, says};
 use crate::support::upstream::Call;
 use crate::support::{
-    Code, Dir, Function, Origin, Proxy, Qualified as _, Upstream, digest_of, eventually,
+    Code, Dir, File, Function, Origin, Proxy, Qualified as _, Upstream, digest_of, eventually,
     fetch_blob, fetch_directory, hit, inline, push_blob, push_directory, refused, sri,
 };
 
 const URN: [&str; 1] = ["urn:example:credentials"];
 const SERVICE: &str = "Bearer of-the-service";
 const CALLER: &str = "Bearer of-the-caller";
-
-/// A file with a credential, gone with the directory.
-struct File(TempDir);
-
-impl File {
-    fn new(text: &str) -> Self {
-        let file = Self(TempDir::new().unwrap());
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(self.path(), text).unwrap();
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("credential")
-    }
-}
 
 fn service() -> File {
     File::new(&format!("authorization: {SERVICE}\nx-tenant: service\n"))

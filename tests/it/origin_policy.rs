@@ -3,40 +3,12 @@
 //!
 //! Not for: addresses (`uris`), credentials of clients (`redirects`, `secrets`).
 
-use std::path::PathBuf;
-
-use tempfile::TempDir;
-
 use crate::support::answer::says;
 use crate::support::origin::Serving;
 use crate::support::{
-    Answer as _, Code, Function, Gate, Origin, Proxy, Qualified as _, Reply, Running, Upstream,
-    digest_of, eventually, fetch_blob, hit, inline, sri,
+    Answer as _, Code, File, Function, Gate, Origin, Proxy, Qualified as _, Reply, Running,
+    Upstream, digest_of, eventually, fetch_blob, hit, inline, sri,
 };
-
-/// A file that goes with its directory.
-struct File(TempDir);
-
-impl File {
-    fn new(text: &str) -> Self {
-        let file = Self(TempDir::new().unwrap());
-        file.write(text);
-        file
-    }
-
-    /// As one does whose readers must never see half of it.
-    fn write(&self, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let new = self.0.path().join("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::rename(new, self.path()).unwrap();
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("file")
-    }
-}
 
 async fn mirror() -> Serving {
     let mirror = Origin::new().ip("127.0.0.2");

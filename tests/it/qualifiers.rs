@@ -186,18 +186,6 @@ async fn l2_a_mirror_that_does_not_match_means_the_next_one() {
 }
 
 #[tokio::test]
-async fn l2_what_was_fetched_with_one_checksum_is_not_served_for_another() {
-    let origin = Origin::new().file("/a", "content").start().await;
-    let (_proxy, client) = Proxy::new().connected().await;
-    let ask = |content: &[u8]| {
-        let checksum = sri(Function::Sha256, content);
-        fetch_blob(&[origin.url("/a")]).qualifier("checksum.sri", &checksum)
-    };
-    hit(client.fetch_blob(ask(b"content")).await);
-    inline(client.fetch_blob(ask(b"another")).await, Code::Aborted);
-}
-
-#[tokio::test]
 async fn l2_scenario_8_a_malformed_value_is_invalid_and_asks_no_origin() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;

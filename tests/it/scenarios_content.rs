@@ -148,7 +148,7 @@ async fn scenario_6_wrong_content_is_never_stored_as_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn scenario_6_one_checksum_does_not_answer_for_another() {
+async fn l2_scenario_6_one_checksum_does_not_answer_for_another() {
     let origin = Origin::new().file("/a", "content").start().await;
     let (_proxy, client) = Proxy::new().connected().await;
     let ask = |content: &[u8]| {

@@ -1,3 +1,6 @@
+//! Whose turn it is at a host: places, rates, pauses, and an end to what is
+//! remembered.
+
 use std::future::Future;
 use std::pin::pin;
 

@@ -23,6 +23,8 @@ pub(super) struct FakeCache {
     /// Blobs written in a batch, and as a stream.
     pub(super) small: Arc<AtomicUsize>,
     pub(super) streamed: Arc<AtomicUsize>,
+    /// Times it was asked what it lacks.
+    pub(super) asked: Arc<AtomicUsize>,
     pub(super) refuses: bool,
     /// As casd does, presence is judged by the hash alone.
     pub(super) ignores_size: bool,
@@ -92,6 +94,7 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Fak
         &self,
         request: Request<rev2::FindMissingBlobsRequest>,
     ) -> Result<Response<rev2::FindMissingBlobsResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let request = request.into_inner();
         let mut missing_blob_digests = request.blob_digests;
         let function = request.digest_function;

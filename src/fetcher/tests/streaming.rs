@@ -91,6 +91,22 @@ async fn scenario_6_and_9_what_is_wrong_at_the_very_end_is_never_stored() {
 }
 
 #[tokio::test]
+async fn a_cache_is_asked_before_and_after_and_not_in_between() {
+    let origin = Origin::start(|path| match path {
+        "/small" => ok(b"small"),
+        _ => served(path),
+    });
+    let (origin, rig) = (origin.await, Rig::new());
+    let large = vec![b'x'; SIZE];
+    for (path, content) in [("/small", &b"small"[..]), ("/x", &large)] {
+        let before = rig.cache.asked.load(Ordering::SeqCst);
+        let request = pinned(&[&origin.url(path)], content);
+        rig.fetch(&request).await.unwrap();
+        assert_eq!(rig.cache.asked.load(Ordering::SeqCst) - before, 2, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn h3_a_cache_that_ends_an_upload_early_is_believed_for_what_came_only() {
     let origin = Origin::start(served).await;
     let content = vec![b'x'; SIZE];

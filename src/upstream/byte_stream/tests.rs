@@ -79,7 +79,11 @@ async fn a_source_that_fails_or_lies_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn an_early_answer_ends_the_upload() {
-    let double = Double::new();
+    ends_early(&Double::new()).await;
+}
+
+/// An upload without end, which the cache ends.
+async fn ends_early(double: &Double) {
     double.set(|s| s.early_success = true);
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = taken.clone();

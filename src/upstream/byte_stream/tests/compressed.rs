@@ -156,21 +156,8 @@ async fn a_source_that_fails_at_its_end_has_sent_no_whole_blob() {
 #[tokio::test]
 async fn a_blob_that_is_there_ends_the_upload() {
     let double = announcing();
-    double.set(|s| s.early_success = true);
-    let taken = Arc::new(AtomicUsize::new(0));
-    let counter = taken.clone();
-    let endless = stream::repeat_with(move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Ok(Bytes::from_static(&[0; 65_536]))
-    });
-    let digest = Digest::new(DigestFunction::Sha256, &"0".repeat(64), 1 << 40).unwrap();
-    double
-        .cache()
-        .write_stream(&CallContext::default(), &scope(), &digest, endless)
-        .await
-        .unwrap();
+    super::ends_early(&double).await;
     assert!(written(&double).0.starts_with("compressed-blobs/"));
-    assert!(taken.load(Ordering::Relaxed) < 100);
 }
 
 #[tokio::test]
