@@ -5,7 +5,6 @@
 //! these (`config::checks`).
 //! Called by: `client`, `config` (validation).
 
-mod file;
 mod header_file;
 mod host_pattern;
 mod netrc;
@@ -22,7 +21,6 @@ use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use url::Url;
 
-pub use file::CredentialFileError;
 pub use header_file::HeaderFile;
 pub use host_pattern::{HostPattern, OriginCredential};
 pub use netrc::Netrc;

@@ -23,7 +23,7 @@ use super::measure::Running;
 use super::mirrors::{Good, Mirrors};
 use super::policy::AddressPolicy;
 use super::proxy::{Proxy, read_proxy_credential};
-use super::rules::{is_file_type, with_credentials};
+use super::rules::is_file_type;
 use super::spool::Spool;
 use super::target::Target;
 use super::watch::OriginFiles;
@@ -243,7 +243,7 @@ impl Fetcher for HttpFetcher {
             started_at: landed.started_at,
             validators: landed.validators,
             verified: landed.computed,
-            with_credentials: landed.lent || with_credentials(request, uri_index),
+            with_credentials: landed.lent || request.is_private(uri_index),
             origin_bytes: spent.bytes,
             attempts: spent.requests,
         })

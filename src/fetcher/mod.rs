@@ -58,7 +58,7 @@ mod tests;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-pub use credentials::{CredentialFileError, HeaderFile, HostPattern, Netrc, OriginCredential};
+pub use credentials::{HeaderFile, HostPattern, Netrc, OriginCredential};
 pub use error::{Failure, FetchError};
 pub use fetch::HttpFetcher;
 pub use progress::{Entry, Phase, Progress, Tracker, Waiters, Wanting};
@@ -115,6 +115,19 @@ pub struct FetchRequest {
     pub known: Vec<Option<Known>>,
     /// The callers who wait for it; to be shown, nothing depends on them.
     pub waiters: Waiters,
+}
+
+impl FetchRequest {
+    /// Whether a fetch of this URI shows the origin a secret of the caller's,
+    /// or the request holds one: then what it leads to is this caller's only.
+    #[must_use]
+    pub fn is_private(&self, index: usize) -> bool {
+        let secret = |uri: &Uri| {
+            let text = uri.as_str().unwrap_or_default();
+            uri.has_secret() || self.headers.has_credentials(index, text)
+        };
+        self.qualifiers.had_secret() || self.uris.get(index).is_some_and(secret)
+    }
 }
 
 /// Content an origin served before.

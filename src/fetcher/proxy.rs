@@ -8,7 +8,6 @@
 //! Called by: `connector`, `exchange`; `config` reads the values.
 
 use std::fmt;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -17,9 +16,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use ipnet::IpNet;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio_rustls::TlsConnector;
 use url::Url;
+
+use crate::net::read_secret;
 
 /// Longest credential file.
 const MAX_CREDENTIAL: u64 = 4 << 10;
@@ -137,16 +138,8 @@ impl FromStr for NoProxy {
 /// No error holds anything of it, nor the path: some will write the credential
 /// itself in its place.
 pub fn read_proxy_credential(path: &Path) -> Result<HeaderValue, String> {
-    let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
     let form = || "the file does not hold one line `user:password`".to_owned();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    let some = file.take(MAX_CREDENTIAL + 1).read_to_string(&mut text);
-    some.map_err(unreadable)?;
-    if text.len() as u64 > MAX_CREDENTIAL {
-        return Err(format!("the file is larger than {MAX_CREDENTIAL} bytes"));
-    }
-    let text = SecretString::from(text);
+    let text = read_secret(path, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
     let pair = text.expose_secret().trim_end_matches(['\r', '\n']);
     let user = pair.split_once(':').map_or("", |(user, _)| user);
     if user.is_empty() || pair.chars().any(char::is_control) {

@@ -16,16 +16,6 @@ pub(super) fn headers(request: &FetchRequest, index: usize) -> Vec<(HeaderName, 
     request.headers.for_uri(index, uri.unwrap_or(""))
 }
 
-/// Whether a secret of the client was used to fetch from this mirror.
-pub(super) fn with_credentials(request: &FetchRequest, index: usize) -> bool {
-    let uri = &request.uris[index];
-    uri.has_secret()
-        || request.qualifiers.had_secret()
-        || request
-            .headers
-            .has_credentials(index, uri.as_str().unwrap_or(""))
-}
-
 /// Whether `resource_type` names a file, which is all that is fetched here:
 /// a media type (qualifiers.md), but none of a repository.
 pub(super) fn is_file_type(value: &str) -> bool {

@@ -15,6 +15,7 @@ mod meter;
 mod outbox;
 mod piece;
 mod reload;
+mod secret_file;
 mod stream;
 pub mod tls;
 
@@ -26,4 +27,5 @@ pub use memory::{MemoryDialer, MemoryStream, Wire};
 pub use meter::Offence;
 pub use piece::Piece;
 pub use reload::Reloading;
+pub use secret_file::{SecretFileError, header_lines, read_secret};
 pub use stream::{RawStream, Stream, keep_alive};

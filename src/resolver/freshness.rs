@@ -73,19 +73,6 @@ pub(super) fn policy(rules: &[UnpinnedRule], uri: &Uri) -> UnpinnedPolicy {
     rule.map_or(UnpinnedPolicy::default(), |rule| rule.policy)
 }
 
-/// Whether a fetch of this URI shows the origin a secret of the caller's, or
-/// the request holds one: then what it leads to is this caller's only.
-pub(super) fn is_private(query: &Query, index: usize) -> bool {
-    let request = &query.request;
-    let Some(uri) = request.uris.get(index) else {
-        return request.qualifiers.had_secret();
-    };
-    let text = uri.as_str().unwrap_or_default();
-    request.headers.has_credentials(index, text)
-        || uri.has_secret()
-        || request.qualifiers.had_secret()
-}
-
 impl<S, F: Fetcher> Shared<S, F> {
     /// Whether content the origin of a URI served before has a say: as an
     /// answer, or as what the origin is asked about. Nothing is kept of
@@ -95,7 +82,7 @@ impl<S, F: Fetcher> Shared<S, F> {
         let fetchable = |uri| self.fetcher.is_fetchable(request.kind, uri);
         request.integrity.is_none()
             && request.uris.get(index).is_some_and(fetchable)
-            && !is_private(query, index)
+            && !request.is_private(index)
             && !matches!(
                 policy(&self.settings.unpinned, &request.uris[index]),
                 UnpinnedPolicy::Reject

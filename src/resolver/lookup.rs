@@ -8,7 +8,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
 use super::candidates::{Candidate, Extent, shown, waves};
-use super::freshness::is_private;
 use super::{Answer, Inner, Query, ResolveError, Stats};
 use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Source};
 use crate::fetcher::Fetcher;
@@ -100,7 +99,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             .map(|index| self.shared.may_be_fetched(query, index))
             .collect();
         let settings = &self.shared.settings;
-        let private = || (0..query.request.uris.len()).any(|index| is_private(query, index));
+        let private = || (0..query.request.uris.len()).any(|index| query.request.is_private(index));
         let instance = &query.request.scope.instance;
         let extent = Extent {
             settings,

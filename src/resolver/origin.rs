@@ -134,11 +134,7 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
 
 /// Whether an origin was shown a secret, or the request held one.
 fn took_secrets(query: &Query, fetched: &Fetched) -> bool {
-    let request = &query.request;
-    let uri = request.uris.get(fetched.uri_index);
-    fetched.with_credentials
-        || uri.is_some_and(|uri| uri.has_secret())
-        || request.qualifiers.had_secret()
+    fetched.with_credentials || query.request.is_private(fetched.uri_index)
 }
 
 fn reference_of(query: &Query, fetched: &Fetched, qualifiers: Qualifiers) -> AssetReference {

@@ -1,23 +1,21 @@
 //! The service's own credential: a file of metadata lines, carried by our own
 //! calls in place of the caller's metadata.
 //!
-//! No error made here quotes a line: what stands on the wrong side of a colon
-//! is as likely as not the secret.
 //! Not for: forwarded calls, which never carry it; who may borrow it
 //! (`config::checks`, `resolver::permission`).
 //! Called by: `config` (validation), `server`, `context.rs`.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::Read as _;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use http::HeaderName;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::metadata::MetadataMap;
 
 use super::quoted::secrets_of;
-use crate::net::Reloading;
+use crate::net::{Reloading, SecretFileError, header_lines, read_secret};
 
 /// Servers take between 8 and 64 KiB of headers.
 const MAX_BYTES: u64 = 8 << 10;
@@ -44,35 +42,8 @@ const RESERVED: [&str; 14] = [
     "content-encoding",
 ];
 
-const FORM: &str = "is not of the form `name: value`, as in `authorization: Bearer TOKEN`";
-
-/// Why a file is no credential. Holds nothing of what stands in it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialError {
-    /// It cannot be read.
-    #[error("the file cannot be read: {0}")]
-    Unreadable(String),
-    /// It holds too much.
-    #[error("the file is larger than 8 KiB")]
-    TooLarge,
-    /// It is no text.
-    #[error("the file is not UTF-8 text")]
-    NotText,
-    /// No line says anything.
-    #[error("the file holds no metadata; write lines such as `authorization: Bearer TOKEN`")]
-    Empty,
-    /// Lines that cannot be used, counted from 1.
-    #[error("{}", lines(.0))]
-    Lines(Vec<(usize, String)>),
-}
-
-fn lines(bad: &[(usize, String)]) -> String {
-    let said: Vec<String> = bad
-        .iter()
-        .map(|(n, why)| format!("line {n} {why}"))
-        .collect();
-    said.join("; ")
-}
+/// Why a file is no credential.
+pub type CredentialError = SecretFileError;
 
 /// A credential that follows its file.
 pub type ServiceCredential = Reloading<Credential>;
@@ -111,16 +82,7 @@ impl Credential {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(path: &Path) -> Result<Self, CredentialError> {
-        let unreadable = |error: std::io::Error| CredentialError::Unreadable(error.to_string());
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        let mut some = file.take(MAX_BYTES + 1);
-        some.read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(CredentialError::TooLarge);
-        }
-        let text = String::from_utf8(bytes).map_err(|_| CredentialError::NotText)?;
-        Self::parse(&SecretString::from(text))
+        Self::parse(&read_secret(path, MAX_BYTES)?)
     }
 
     /// Reads lines `name: value`.
@@ -128,27 +90,7 @@ impl Credential {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn parse(text: &SecretString) -> Result<Self, CredentialError> {
-        let mut metadata = MetadataMap::new();
-        let (mut seen, mut bad) = (HashMap::new(), Vec::new());
-        for (index, line) in text.expose_secret().lines().enumerate() {
-            let (number, line) = (index + 1, line.trim());
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            match entry(line) {
-                Err(why) => bad.push((number, why)),
-                Ok((key, value)) => match seen.insert(key.clone(), number) {
-                    Some(first) => bad.push((number, format!("has the name of line {first}"))),
-                    None => drop(metadata.insert(key, value)),
-                },
-            }
-        }
-        if !bad.is_empty() {
-            return Err(CredentialError::Lines(bad));
-        }
-        if metadata.is_empty() {
-            return Err(CredentialError::Empty);
-        }
+        let metadata = MetadataMap::from_headers(header_lines(text, "metadata", name)?);
         let secrets = secrets_of(&metadata).into_iter().map(SecretString::from);
         Ok(Self {
             secrets: secrets.collect(),
@@ -165,18 +107,16 @@ impl Credential {
     }
 }
 
-/// One line, without saying what stood there.
-fn entry(line: &str) -> Result<(AsciiMetadataKey, AsciiMetadataValue), String> {
-    let (name, value) = line.split_once(':').ok_or(FORM)?;
-    let name = name.to_ascii_lowercase();
+/// A name that may stand in a file.
+fn name(text: &str) -> Result<HeaderName, String> {
+    let name = text.to_ascii_lowercase();
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if name.is_empty() || !name.bytes().all(legal) {
-        return Err(
-            "begins with what is no name of metadata: letters, digits, `_`, `.` and `-`, \
-                    directly before the `:`"
-                .to_owned(),
-        );
-    }
+    let header = HeaderName::from_bytes(name.as_bytes());
+    let header = header.ok().filter(|_| name.bytes().all(legal));
+    let header = header.ok_or(
+        "begins with what is no name of metadata: letters, digits, `_`, `.` and `-`, \
+         directly before the `:`",
+    )?;
     if name.ends_with("-bin") {
         return Err(
             "has a name that ends in `-bin`: binary metadata cannot be written here, \
@@ -187,23 +127,9 @@ fn entry(line: &str) -> Result<(AsciiMetadataKey, AsciiMetadataValue), String> {
     if name.starts_with("grpc-") {
         return Err("has a name that begins with `grpc-`: those are gRPC's own".to_owned());
     }
-    if let Some(reserved) = RESERVED.iter().find(|reserved| **reserved == name) {
-        return Err(format!("sets `{reserved}`, which belongs to the transport"));
-    }
-    let value = value.trim();
-    if value.is_empty() {
-        return Err("has no value after the `:`".to_owned());
-    }
-    let visible = value.bytes().all(|b| matches!(b, b' '..=b'~'));
-    let parsed = visible.then(|| AsciiMetadataValue::try_from(value).ok());
-    let key = AsciiMetadataKey::from_bytes(name.as_bytes()).ok();
-    match (key, parsed.flatten()) {
-        (Some(key), Some(mut value)) => {
-            // Not to be logged, nor kept in HPACK's table.
-            value.set_sensitive(true);
-            Ok((key, value))
-        }
-        _ => Err("has a value with other characters than visible ASCII and spaces".to_owned()),
+    match RESERVED.iter().find(|reserved| **reserved == name) {
+        Some(reserved) => Err(format!("sets `{reserved}`, which belongs to the transport")),
+        None => Ok(header),
     }
 }
 
@@ -269,7 +195,10 @@ mod tests {
             2,
             "everything at once"
         );
-        assert_eq!(bad("# nothing\n"), CredentialError::Empty.to_string());
+        assert_eq!(
+            bad("# nothing\n"),
+            CredentialError::Empty("metadata").to_string()
+        );
     }
 
     #[test]
@@ -281,7 +210,10 @@ mod tests {
             Credential::read(&file).unwrap_err()
         };
         assert_eq!(read(b"a: \xff"), CredentialError::NotText);
-        assert_eq!(read(&vec![b'a'; 9000]), CredentialError::TooLarge);
+        assert_eq!(
+            read(&vec![b'a'; 9000]),
+            CredentialError::TooLarge(MAX_BYTES)
+        );
         for none in [dir.path().join("none"), dir.path().to_owned()] {
             let error = Credential::read(&none).unwrap_err();
             assert!(matches!(error, CredentialError::Unreadable(_)), "{error}");

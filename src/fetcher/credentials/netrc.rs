@@ -15,8 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::file::{self, CredentialFileError};
 use crate::fetcher::host;
+use crate::net::{SecretFileError, read_secret};
 
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -37,8 +37,8 @@ impl Netrc {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(path: &Path) -> Result<Self, CredentialFileError> {
-        let text = file::read(path, MAX_BYTES)?;
+    pub fn read(path: &Path) -> Result<Self, SecretFileError> {
+        let text = read_secret(path, MAX_BYTES)?;
         let (netrc, has_default) = Self::parse(&text)?;
         if has_default {
             tracing::warn!(
@@ -51,13 +51,11 @@ impl Netrc {
     }
 
     /// The entries for machines, and whether there is one for all others.
-    pub(in crate::fetcher) fn parse(
-        text: &SecretString,
-    ) -> Result<(Self, bool), CredentialFileError> {
+    pub(in crate::fetcher) fn parse(text: &SecretString) -> Result<(Self, bool), SecretFileError> {
         let mut tokens = Tokens::new(text.expose_secret());
         let (mut netrc, mut has_default) = (Self::default(), false);
         let mut entry: Option<Entry> = None;
-        let bad = |line, why: String| CredentialFileError::Lines(vec![(line, why)]);
+        let bad = |line, why: String| SecretFileError::Lines(vec![(line, why)]);
         loop {
             tokens.skip_comments();
             let line = tokens.line;

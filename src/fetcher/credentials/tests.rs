@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 
 use super::*;
+use crate::net::SecretFileError;
 
-fn netrc(text: &str) -> Result<(Netrc, bool), CredentialFileError> {
+fn netrc(text: &str) -> Result<(Netrc, bool), SecretFileError> {
     Netrc::parse(&SecretString::from(text.to_owned()))
 }
 
@@ -129,17 +130,17 @@ fn files_within_bounds() {
     std::fs::write(&file, vec![b'#'; 70_000]).unwrap();
     assert_eq!(
         Netrc::read(&file).unwrap_err(),
-        CredentialFileError::TooLarge(64 << 10)
+        SecretFileError::TooLarge(64 << 10)
     );
     let error = HeaderFile::read(&file).unwrap_err();
     assert_eq!(error.to_string(), "the file is larger than 8 KiB");
     std::fs::write(&file, b"a: \xff").unwrap();
     assert_eq!(
         HeaderFile::read(&file).unwrap_err(),
-        CredentialFileError::NotText
+        SecretFileError::NotText
     );
     let none = Netrc::read(&dir.path().join("none")).unwrap_err();
-    assert!(matches!(none, CredentialFileError::Unreadable(_)));
+    assert!(matches!(none, SecretFileError::Unreadable(_)));
 }
 
 #[test]

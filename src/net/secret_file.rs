@@ -1,0 +1,123 @@
+//! Files with secrets: reading one within bounds, lines `name: value` in it,
+//! and what is said of one that cannot be used, which never quotes it: what
+//! stands on the wrong side of a colon is as likely as not the secret.
+//!
+//! Not for: which names may stand there, and reading again (`reload`).
+//! Called by: `upstream::credential`, `fetcher`.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
+
+const EXAMPLE: &str = "authorization: Bearer TOKEN";
+
+/// Why a file is of no use. Holds nothing of what stands in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretFileError {
+    /// It cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
+    /// It holds more than so many bytes.
+    #[error("the file is larger than {} KiB", .0 >> 10)]
+    TooLarge(u64),
+    /// It is no text.
+    #[error("the file is not UTF-8 text")]
+    NotText,
+    /// No line says anything of this kind.
+    #[error("the file holds no {0}; write lines such as `{EXAMPLE}`")]
+    Empty(&'static str),
+    /// Lines that cannot be used, counted from 1.
+    #[error("{}", lines(.0))]
+    Lines(Vec<(usize, String)>),
+}
+
+fn lines(bad: &[(usize, String)]) -> String {
+    let said = bad.iter().map(|(n, why)| format!("line {n} {why}"));
+    said.collect::<Vec<_>>().join("; ")
+}
+
+/// The text of a file. That others of this machine may read it is logged:
+/// mounted secrets often are like that, so it is no error.
+///
+/// # Errors
+/// If it cannot be read, is larger than `max` bytes, or is no text.
+pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileError> {
+    use SecretFileError::{NotText, TooLarge, Unreadable};
+    let unreadable = |error: std::io::Error| Unreadable(error.to_string());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    let mut bytes = Vec::new();
+    let mut some = file.take(max + 1);
+    some.read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max {
+        return Err(TooLarge(max));
+    }
+    if mode & 0o077 != 0 {
+        let mode = format!("{:o}", mode & 0o777);
+        tracing::warn!(
+            file = %path.display(),
+            mode,
+            "a file with credentials is accessible to other users; chmod 600 keeps it to this one"
+        );
+    }
+    let text = String::from_utf8(bytes).map_err(|_| NotText)?;
+    Ok(SecretString::from(text))
+}
+
+/// Lines `name: value` about `what`; `#` begins a comment. `name` says which
+/// names may stand there. Values are marked sensitive: not to be logged, nor
+/// kept in HPACK's table.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn header_lines(
+    text: &SecretString,
+    what: &'static str,
+    name: impl Fn(&str) -> Result<HeaderName, String>,
+) -> Result<HeaderMap, SecretFileError> {
+    let (mut headers, mut seen, mut bad) = (HeaderMap::new(), HashMap::new(), Vec::new());
+    for (index, line) in text.expose_secret().lines().enumerate() {
+        let (number, line) = (index + 1, line.trim());
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match header(line, &name) {
+            Err(why) => bad.push((number, why)),
+            Ok((name, value)) => match seen.insert(name.clone(), number) {
+                Some(first) => bad.push((number, format!("has the name of line {first}"))),
+                None => drop(headers.insert(name, value)),
+            },
+        }
+    }
+    match () {
+        () if !bad.is_empty() => Err(SecretFileError::Lines(bad)),
+        () if headers.is_empty() => Err(SecretFileError::Empty(what)),
+        () => Ok(headers),
+    }
+}
+
+/// One line, without saying what stood there.
+fn header(
+    line: &str,
+    allowed: impl Fn(&str) -> Result<HeaderName, String>,
+) -> Result<(HeaderName, HeaderValue), String> {
+    let form = || format!("is not of the form `name: value`, as in `{EXAMPLE}`");
+    let (name, value) = line.split_once(':').ok_or_else(form)?;
+    let name = allowed(name)?;
+    let value = value.trim();
+    if value.is_empty() {
+        return Err("has no value after the `:`".to_owned());
+    }
+    let visible = value.bytes().all(|b| matches!(b, b' '..=b'~'));
+    match visible.then(|| HeaderValue::from_str(value)) {
+        Some(Ok(mut value)) => {
+            value.set_sensitive(true);
+            Ok((name, value))
+        }
+        _ => Err("has a value with other characters than visible ASCII and spaces".to_owned()),
+    }
+}
