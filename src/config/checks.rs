@@ -13,12 +13,15 @@ use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
 use super::settings::{Config, Fetch, ReferencesUpstream};
 use crate::fetcher::{HeaderFile, Netrc, OriginCredential, UrlRules, read_proxy_credential};
+use crate::net::read_secret;
+use crate::net::tls::MAX_KEY;
 use crate::store::MacKeys;
 use crate::upstream::{Credential, Endpoint};
 
 /// Notes everything that does not go together.
 pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     let mut check = Check { layers, problems };
+    check.data_directory(config);
     check.listener_tls();
     check.upstream_tls(config);
     check.borrowed_identity(config);
@@ -40,9 +43,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
         });
     }
     for key in ["listen.tls.key", "upstream.client_key"] {
-        check.pem(key, "private key", |path| {
-            PrivateKeyDer::from_pem_file(path).map(|_| true)
-        });
+        check.private_key(key);
     }
 }
 
@@ -128,6 +129,16 @@ impl Check<'_> {
         }
     }
 
+    /// Only the embedded cache needs one.
+    fn data_directory(&mut self, config: &Config) {
+        if config.uses_embedded() && self.layers.effective("embedded.dir").is_none() {
+            let text = "`embedded.dir`: there is no directory for the embedded cache, as neither \
+                        HOME nor XDG_CACHE_HOME is set to an absolute path; \
+                        set `--data-dir` to one that only this service writes";
+            self.problems.add(Place::Whole, text);
+        }
+    }
+
     fn fetch(&mut self, config: &Config) {
         let fetch = &config.fetch;
         // Zero is the placeholder of a time that could not be read.
@@ -136,13 +147,10 @@ impl Check<'_> {
             let text = "`fetch.timeout` must not be longer than `fetch.max_timeout`";
             self.problems.add(place, text);
         }
-        if !fetch.spool_dir.as_os_str().is_empty() && !fetch.spool_dir.is_dir() {
+        if let Some(dir) = fetch.spool_dir.as_deref().filter(|dir| !dir.is_dir()) {
             let place = self.layers.place(&["fetch.spool_dir"]);
-            let shown = fetch.spool_dir.display();
-            self.problems.add(
-                place,
-                format!("`fetch.spool_dir`: {shown} is not a directory"),
-            );
+            let text = format!("`fetch.spool_dir`: {} is not a directory", dir.display());
+            self.problems.add(place, text);
         }
         self.needs("fetch.proxy_credential", "fetch.proxy", "");
         self.needs("fetch.no_proxy", "fetch.proxy", "");
@@ -313,6 +321,22 @@ impl Check<'_> {
             },
         };
         self.problems.add(place, text);
+    }
+
+    /// As `pem`, of a file that is a secret.
+    fn private_key(&mut self, key: &str) {
+        let Some((Raw::One(path), place)) = self.one(key) else {
+            return;
+        };
+        if super::values::path(&path).is_ok()
+            && let Err(error) = read_secret(Path::new(&path), MAX_KEY)
+        {
+            let text = format!("`{key}`: {path}: {error}");
+            return self.problems.add(place, text);
+        }
+        self.pem(key, "private key", |path| {
+            PrivateKeyDer::from_pem_file(path).map(|_| true)
+        });
     }
 
     fn one(&self, key: &str) -> Option<(Raw, Place)> {

@@ -56,8 +56,6 @@ const fn list(
 
 /// Stands for the number of processors this process may use.
 const ALL_PROCESSORS: &str = "<processors>";
-/// Stands for the directory of temporary files.
-const TEMPORARY_DIRECTORY: &str = "<temporary>";
 /// Stands for the user's cache directory.
 const CACHE_DIRECTORY: &str = "<cache>";
 
@@ -65,9 +63,11 @@ const CACHE_DIRECTORY: &str = "<cache>";
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     one("allow_anonymous", "", "false", "serve anyone beyond loopback with this service's certificate or credentials"),
+    one("core_dumps", "", "false", "let a crash leave a core dump, which holds all secrets of this process"),
     one("threads", "--threads", ALL_PROCESSORS, "listener threads"),
     list("route", "--route", "", "SERVICE=URL: calls of services whose full name begins so go to another server"),
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
+    one("listen.socket_mode", "", "0600", "who may connect to a Unix socket: the mode of its file, octal"),
     one("listen.max_connections", "--max-connections", "10000", "client connections at a time"),
     one("listen.tls.cert", "--tls-cert", "", "PEM certificate chain of this server"),
     one("listen.tls.key", "--tls-key", "", "its private key"),
@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
     one("fetch.rate_per_host", "", "", "requests to one host in a second, minute or hour, as in 10/s; none is no limit"),
     one("fetch.max_connections", "", "256", "connections to origins, idle ones included"),
     one("fetch.memory", "", "16MiB", "memory all downloads together may hold"),
-    one("fetch.spool_dir", "", TEMPORARY_DIRECTORY, "where large downloads wait for their digest"),
+    one("fetch.spool_dir", "", "", "where large downloads wait for their digest; none is beside the embedded cache, else /var/tmp, if that is a disk"),
     one("fetch.spool_size", "", "64GiB", "what these may occupy there"),
     list("fetch.instances", "", "*", "instance names into which fetches may write: NAME, NAME/* with all below, \"\" for the empty one, * for all"),
     list("fetch.unpinned", "", "", "POLICY PATTERN: what is done about URLs of content without a checksum; revalidate, refetch, ttl=TIME or reject; the first that matches counts, none is revalidate"),
@@ -172,8 +172,10 @@ pub(super) fn defaults(environment: &[(String, String)], layers: &mut Layers) {
             ALL_PROCESSORS => std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .to_string(),
-            TEMPORARY_DIRECTORY => std::env::temp_dir().display().to_string(),
-            CACHE_DIRECTORY => cache_directory(environment).display().to_string(),
+            CACHE_DIRECTORY => match cache_directory(environment) {
+                Some(directory) => directory.display().to_string(),
+                None => continue,
+            },
             text => text.to_owned(),
         };
         let raw = if key.list {
@@ -186,14 +188,14 @@ pub(super) fn defaults(environment: &[(String, String)], layers: &mut Layers) {
 }
 
 /// As the XDG base directory specification has it: a relative path is void.
-/// A user without a home gets a directory beside other temporary files.
-fn cache_directory(environment: &[(String, String)]) -> PathBuf {
+/// A user without a home has none: what all users may write, as the directory
+/// of temporary files, is no place for a cache.
+fn cache_directory(environment: &[(String, String)]) -> Option<PathBuf> {
     let absolute = |name: &str| {
         let (_, value) = environment.iter().find(|(n, _)| n == name)?;
         Some(PathBuf::from(value)).filter(|path| path.is_absolute())
     };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("assetgate")
+    let caches =
+        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("assetgate"))
 }

@@ -16,6 +16,7 @@ use super::values as v;
 pub(super) fn read(r: &mut Reader<'_>) -> Config {
     Config {
         allow_anonymous: r.one("allow_anonymous", v::truth),
+        core_dumps: r.one("core_dumps", v::truth),
         threads: r.one("threads", v::count),
         upstream_connections: r.one("upstream.max_connections", v::upstream_connections),
         upstream_zstd: r.one("upstream.zstd", v::automatic),
@@ -73,6 +74,7 @@ fn listen(r: &mut Reader<'_>) -> Listen {
     let client_ca = r.maybe("listen.tls.client_ca", v::path);
     Listen {
         address: r.one("listen.address", v::address),
+        socket_mode: r.one("listen.socket_mode", v::mode),
         max_connections: r.one("listen.max_connections", v::count),
         tls: cert.zip(key).map(|(cert, key)| ListenTls {
             cert,
@@ -121,7 +123,7 @@ fn fetch(r: &mut Reader<'_>) -> Fetch {
         rate_per_host: r.maybe("fetch.rate_per_host", v::parsed),
         max_connections: r.one("fetch.max_connections", v::count),
         memory: r.one("fetch.memory", v::size_from_1_mib),
-        spool_dir: r.one("fetch.spool_dir", v::path),
+        spool_dir: r.maybe("fetch.spool_dir", v::path),
         spool_size: r.one("fetch.spool_size", v::size_from_1_mib),
         instances: r.list("fetch.instances", v::parsed),
         unpinned: r.list("fetch.unpinned", v::parsed),

@@ -23,6 +23,8 @@ pub struct Config {
     /// Accept that anyone who reaches the listener uses our upstream
     /// certificate or credential.
     pub allow_anonymous: bool,
+    /// Whether a crash may leave a core dump.
+    pub core_dumps: bool,
     /// Listener threads.
     pub threads: usize,
     /// Connections to one upstream server that downstream connections own one
@@ -63,11 +65,22 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Whether anything is kept in the embedded cache.
+    #[must_use]
+    pub fn uses_embedded(&self) -> bool {
+        let references = &self.references.upstream;
+        self.upstream.is_none() || matches!(references, Some(ReferencesUpstream::Embedded))
+    }
+}
+
 /// The gRPC listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// Where.
     pub address: ListenAddr,
+    /// Mode of the file of a Unix socket.
+    pub socket_mode: u32,
     /// Client connections at a time.
     pub max_connections: usize,
     /// `None` is plain.
@@ -170,8 +183,8 @@ pub struct Fetch {
     pub max_connections: usize,
     /// Bytes of memory all downloads together may hold; at least 1 MiB.
     pub memory: u64,
-    /// Where large downloads wait for their digest.
-    pub spool_dir: PathBuf,
+    /// Where large downloads wait for their digest, if a place was named.
+    pub spool_dir: Option<PathBuf>,
     /// Bytes these may occupy there; at least 1 MiB.
     pub spool_size: u64,
     /// Instance names into which a fetch may write.

@@ -189,6 +189,15 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Permissions of a file, as `chmod` takes them: three octal digits, or four
+/// of which the first is 0.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix('0').unwrap_or(text);
+    let mode = u32::from_str_radix(digits, 8).ok();
+    mode.filter(|_| digits.len() == 3)
+        .ok_or_else(|| format!("`{text}` is not a mode of three octal digits, such as 0660"))
+}
+
 /// A name: no spaces or control characters.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if text.len() > 255 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {

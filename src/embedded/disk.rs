@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
 use super::key::Key;
+use super::private;
 
 /// An open cache directory.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Disk {
             dir: root.to_owned(),
             source,
         };
-        fs::create_dir_all(root).map_err(failed)?;
+        private::prepare(root).map_err(failed)?;
         let lock = lock(root)?;
         let temp = root.join("tmp");
         match fs::remove_dir_all(&temp) {
@@ -72,7 +73,7 @@ impl Disk {
             _ => {}
         }
         for directory in ["tmp", "cas", "ac"] {
-            fs::create_dir_all(root.join(directory)).map_err(failed)?;
+            private::create_within(&root.join(directory)).map_err(failed)?;
         }
         Ok(Self {
             root: root.to_owned(),
@@ -98,7 +99,7 @@ impl Disk {
         self.check_full()?;
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let path = self.root.join("tmp").join(number.to_string());
-        let file = File::create_new(&path)?;
+        let file = private::new_file(&path)?;
         Ok(Temp { file, path })
     }
 
@@ -114,7 +115,7 @@ impl Disk {
         match fs::rename(&temp.path, &path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if let Some(parent) = path.parent() {
-                    fs::create_dir_all(parent)?;
+                    private::create(parent)?;
                 }
                 fs::rename(&temp.path, &path)
             }
@@ -167,9 +168,7 @@ fn lock(root: &Path) -> Result<File, LockError> {
         dir: root.to_owned(),
         source,
     };
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(&path).map_err(failed)?;
+    let mut file = private::own_file(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {

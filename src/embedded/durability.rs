@@ -18,7 +18,7 @@
 //! Called by: `Embedded::open`.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::index;
 use super::key::Key;
+use super::private;
 use super::scan::{self, Found};
 use super::store::{Reservation, Store, gone_or_broken};
 use crate::digest::Hasher;
@@ -65,7 +66,10 @@ impl State {
     /// makes more files suspects, never fewer.
     fn write(&self, root: &Path) -> io::Result<()> {
         let temp = root.join("tmp/state");
-        let written = fs::write(&temp, format!("{} {} .\n", self.boot, self.synced))
+        let text = format!("{} {} .\n", self.boot, self.synced);
+        let _ = fs::remove_file(&temp);
+        let written = private::new_file(&temp)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
             .and_then(|()| fs::rename(&temp, root.join("state")));
         if written.is_err() {
             let _ = fs::remove_file(temp);

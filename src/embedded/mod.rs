@@ -23,6 +23,7 @@ mod disk;
 mod durability;
 mod index;
 mod key;
+mod private;
 mod read;
 mod recent;
 mod request;

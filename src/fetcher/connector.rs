@@ -296,7 +296,7 @@ fn is_certificate(error: &io::Error) -> bool {
 /// A connection to an origin, over one to the proxy.
 async fn through(proxy: &Proxy, io: BoxIo, host: &str, port: u16) -> Result<BoxIo, ConnectError> {
     let to = format!("{host}:{port}");
-    let tunnel = tunnel(io, &to, proxy.authorization.as_ref()).await;
+    let tunnel = tunnel(io, &to, proxy.authorization().as_ref()).await;
     tunnel.map_err(|error| match error {
         TunnelError::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
             ConnectError::ProxyCredential(proxy.refused_us())

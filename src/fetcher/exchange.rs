@@ -99,9 +99,9 @@ impl Exchange {
         let host = target.url.host_str().unwrap_or_default();
         let proxy = self.proxy.as_ref().filter(|proxy| proxy.takes(host));
         let proxy = proxy.filter(|_| target.url.scheme() == "http");
-        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization()) {
             let headers = request.headers_mut();
-            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+            headers.insert(header::PROXY_AUTHORIZATION, authorization);
         }
         // Another port is another server, with limits of its own.
         let port = target.url.port_or_known_default().unwrap_or_default();

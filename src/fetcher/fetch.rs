@@ -32,6 +32,7 @@ use super::{
 };
 use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, RESOURCE_TYPE, Uri};
 use crate::digest::Digest;
+use crate::net::Reloading;
 use crate::upstream::{self, Cache, CallContext};
 
 /// What is written to learn whether the cache lets the caller write: one who
@@ -93,6 +94,7 @@ impl HttpFetcher {
             connections: Connections::new(settings.max_connections),
             proxy: proxy.clone(),
         });
+        let proxied = proxy.clone();
         let hosts = Hosts::new(
             settings.max_per_host,
             settings.rate_per_host,
@@ -107,7 +109,7 @@ impl HttpFetcher {
                 Arc::clone(&files.credentials),
                 settings.max_redirects,
             ),
-            files,
+            files: OriginFiles { proxy: proxied, ..files },
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
             backoff,
             downloads: Downloads::new(backoff),
@@ -171,11 +173,16 @@ fn proxy(settings: &Settings) -> Result<Option<Arc<Proxy>>, (&'static str, Strin
     let Some(address) = settings.proxy.clone() else {
         return Ok(None);
     };
-    let credential = settings.proxy_credential.as_deref();
-    let authorization = credential.map(read_proxy_credential).transpose();
+    let credential = settings.proxy_credential.clone().map(|path| {
+        let paths = vec![path.clone()];
+        Reloading::new("the proxy's credential", paths, move || {
+            read_proxy_credential(&path)
+        })
+    });
+    let credential = credential.transpose();
     Ok(Some(Arc::new(Proxy {
         address,
-        authorization: authorization.map_err(|problem| ("proxy_credential", problem))?,
+        credential: credential.map_err(|problem| ("proxy_credential", problem))?,
         direct: settings.no_proxy.clone(),
         tls: tls::connector(settings.ca.as_deref(), false).map_err(|problem| ("ca", problem))?,
     })))

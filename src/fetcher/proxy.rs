@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +21,7 @@ use secrecy::ExposeSecret as _;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::net::read_secret;
+use crate::net::{Reloading, read_secret};
 
 /// Longest credential file.
 const MAX_CREDENTIAL: u64 = 4 << 10;
@@ -154,7 +155,7 @@ pub fn read_proxy_credential(path: &Path) -> Result<HeaderValue, String> {
 /// The proxy in use.
 pub(super) struct Proxy {
     pub(super) address: ProxyAddress,
-    pub(super) authorization: Option<HeaderValue>,
+    pub(super) credential: Option<Arc<Reloading<HeaderValue>>>,
     pub(super) direct: Vec<NoProxy>,
     /// For a proxy that speaks TLS; HTTP/1.1 only.
     pub(super) tls: TlsConnector,
@@ -169,10 +170,23 @@ impl Proxy {
         !self.direct.iter().any(|rule| rule.takes(host, address))
     }
 
+    /// What it is shown now.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let credential = self.credential.as_ref()?.current();
+        Some(HeaderValue::clone(&credential))
+    }
+
+    /// Reads the credential again if its file changed.
+    pub(super) fn reload_if_changed(&self) {
+        if let Some(credential) = &self.credential {
+            credential.reload_if_changed();
+        }
+    }
+
     /// What is said when it answers 407.
     pub(super) fn refused_us(&self) -> String {
         let proxy = &self.address;
-        match self.authorization {
+        match self.credential {
             Some(_) => format!(
                 "the proxy {proxy} does not accept the credential (407 Proxy Authentication \
                  Required): the operator has to look at fetch.proxy_credential"
@@ -223,7 +237,7 @@ mod tests {
         ];
         let proxy = Proxy {
             address: "http://proxy.example".parse().unwrap(),
-            authorization: None,
+            credential: None,
             direct: rules.map(|rule| rule.parse().unwrap()).into(),
             tls: crate::fetcher::tls::connector(None, false).unwrap(),
         };

@@ -32,6 +32,9 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         use io::ErrorKind as E;
         let full = [E::StorageFull, E::QuotaExceeded, E::FileTooLarge];
+        if error.kind() == E::Unsupported {
+            return Stop::Fatal(FetchError::NoRoom(error.to_string()));
+        }
         Stop::Fatal(if full.contains(&error.kind()) {
             let text = "the disk where downloads wait is full: fetch.spool_dir needs more room";
             FetchError::NoRoom(text.to_owned())

@@ -70,8 +70,9 @@ pub struct Settings {
     pub small_body: u64,
     /// Bytes of all bodies in memory together.
     pub memory: u64,
-    /// Where temporary files go.
-    pub spool_dir: PathBuf,
+    /// Where temporary files go; without it, only what fits into memory is
+    /// fetched.
+    pub spool_dir: Option<PathBuf>,
     /// Bytes of all temporary files together.
     pub spool_size: u64,
 }
@@ -105,7 +106,7 @@ impl Default for Settings {
             no_proxy: Vec::new(),
             small_body: MIB,
             memory: 16 * MIB,
-            spool_dir: std::env::temp_dir(),
+            spool_dir: super::spool_place(None),
             spool_size: 64 * GIB,
         }
     }
@@ -167,7 +168,7 @@ impl Settings {
             "spool_size",
             "must be at least 1 MiB",
         );
-        if let Err(problem) = writable(&self.spool_dir) {
+        if let Some(Err(problem)) = self.spool_dir.as_deref().map(writable) {
             demand(false, "spool_dir", &problem);
         }
         if errors.is_empty() {
@@ -199,7 +200,7 @@ mod tests {
             attempts: 0,
             max_concurrent: 0,
             small_body: 32 * MIB,
-            spool_dir: "/nonexistent/dir".into(),
+            spool_dir: Some("/nonexistent/dir".into()),
             ..Settings::default()
         };
         let keys: Vec<_> = bad.check().unwrap_err().iter().map(|e| e.key).collect();

@@ -17,6 +17,9 @@ use tokio_util::io::ReaderStream;
 
 /// Budgets are counted in units of this many bytes.
 const UNIT: u64 = 64 * 1024;
+/// What is said of a download that needs the place there is none of.
+const NO_PLACE: &str = "it is too large for memory and there is no directory on a disk for it: \
+                        the operator has to set fetch.spool_dir";
 /// Bytes read from a file at once.
 const READ: usize = 256 * 1024;
 
@@ -25,11 +28,11 @@ const READ: usize = 256 * 1024;
 pub(super) struct Spool {
     memory: Budget,
     disk: Budget,
-    dir: PathBuf,
+    dir: Option<PathBuf>,
 }
 
 impl Spool {
-    pub(super) fn new(dir: PathBuf, memory: u64, disk: u64) -> Self {
+    pub(super) fn new(dir: Option<PathBuf>, memory: u64, disk: u64) -> Self {
         Self {
             memory: Budget::new(memory, "memory"),
             disk: Budget::new(disk, "disk"),
@@ -47,10 +50,15 @@ impl Spool {
 
     /// A new file without a name.
     pub(super) async fn file(&self) -> io::Result<File> {
-        let dir = self.dir.clone();
+        let dir = self.dir.clone().ok_or_else(no_place)?;
         let made = tokio::task::spawn_blocking(move || tempfile::tempfile_in(dir));
         made.await.map_err(io::Error::other)?
     }
+}
+
+/// A kind that no file system has.
+fn no_place() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, NO_PLACE)
 }
 
 /// Bytes that may be held at once.
@@ -176,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn budgets_hold_and_are_given_back() {
-        let spool = Spool::new(std::env::temp_dir(), 4 * UNIT, 2 * UNIT);
+        let spool = Spool::new(Some(std::env::temp_dir()), 4 * UNIT, 2 * UNIT);
         let mut share = spool.memory().try_share(UNIT + 1).unwrap();
         assert_eq!(share.bytes(), 2 * UNIT);
         assert!(share.grow(spool.memory(), 2 * UNIT));

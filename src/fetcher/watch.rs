@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::credentials::Credentials;
+use super::proxy::Proxy;
 use super::rules_in_force::RulesInForce;
 use super::{Settings, SettingsError};
 
@@ -14,6 +15,7 @@ use super::{Settings, SettingsError};
 pub struct OriginFiles {
     pub(super) rules: Arc<RulesInForce>,
     pub(super) credentials: Arc<Credentials>,
+    pub(super) proxy: Option<Arc<Proxy>>,
 }
 
 impl OriginFiles {
@@ -26,6 +28,7 @@ impl OriginFiles {
             (Ok(rules), Ok(credentials)) => Ok(Self {
                 rules: Arc::new(rules),
                 credentials: Arc::new(credentials),
+                proxy: None,
             }),
             (rules, credentials) => {
                 let wrong = rules.err().into_iter();
@@ -41,6 +44,9 @@ impl OriginFiles {
             tokio::time::sleep(every).await;
             self.rules.reload_if_changed();
             self.credentials.reload_if_changed();
+            if let Some(proxy) = &self.proxy {
+                proxy.reload_if_changed();
+            }
         }
     }
 }

@@ -3,11 +3,13 @@
 //! stands on the wrong side of a colon is as likely as not the secret.
 //!
 //! Not for: which names may stand there, and reading again (`reload`).
-//! Called by: `upstream::credential`, `fetcher`.
+//! Called by: `upstream::credential`, `fetcher`, `net::tls`, whoever reads
+//! the keys of references.
 
 use std::collections::HashMap;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -21,6 +23,9 @@ pub enum SecretFileError {
     /// It cannot be read.
     #[error("the file cannot be read: {0}")]
     Unreadable(String),
+    /// Others decide what stands in it.
+    #[error("{0}")]
+    NotOurs(String),
     /// It holds more than so many bytes.
     #[error("the file is larger than {} KiB", .0 >> 10)]
     TooLarge(u64),
@@ -40,32 +45,55 @@ fn lines(bad: &[(usize, String)]) -> String {
     said.collect::<Vec<_>>().join("; ")
 }
 
-/// The text of a file. That others of this machine may read it is logged:
-/// mounted secrets often are like that, so it is no error.
+/// The text of a file. What others of this machine may have written is no
+/// secret of ours. That they may read it is logged: mounted secrets often are
+/// like that, so it is no error.
 ///
 /// # Errors
-/// If it cannot be read, is larger than `max` bytes, or is no text.
+/// If it cannot be read, belongs to another user or may be written by others,
+/// is larger than `max` bytes, or is no text.
 pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileError> {
     use SecretFileError::{NotText, TooLarge, Unreadable};
     let unreadable = |error: std::io::Error| Unreadable(error.to_string());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    // What was opened is looked at, wherever links led: mounted secrets are
+    // links, and a name may lead elsewhere a moment later.
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    ours(&metadata, rustix::process::geteuid().as_raw())?;
     let mut bytes = Vec::new();
     let mut some = file.take(max + 1);
     some.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > max {
         return Err(TooLarge(max));
     }
-    if mode & 0o077 != 0 {
-        let mode = format!("{:o}", mode & 0o777);
+    if metadata.mode() & 0o044 != 0 {
+        let mode = format!("{:o}", metadata.mode() & 0o777);
         tracing::warn!(
             file = %path.display(),
             mode,
-            "a file with credentials is accessible to other users; chmod 600 keeps it to this one"
+            "a file with credentials may be read by other users; chmod 600 keeps it to this one"
         );
     }
     let text = String::from_utf8(bytes).map_err(|_| NotText)?;
     Ok(SecretString::from(text))
+}
+
+/// Whether nobody but root and the user of this process decides what stands in
+/// a file.
+fn ours(file: &Metadata, user: u32) -> Result<(), SecretFileError> {
+    let (owner, mode) = (file.uid(), file.mode());
+    if owner != user && owner != 0 {
+        return Err(SecretFileError::NotOurs(format!(
+            "the file belongs to user {owner}, neither to root nor to user {user}, who runs this: chown it"
+        )));
+    }
+    if mode & 0o022 != 0 {
+        return Err(SecretFileError::NotOurs(format!(
+            "others than its owner may write the file (mode {:o}): chmod 600 it",
+            mode & 0o777
+        )));
+    }
+    Ok(())
 }
 
 /// Lines `name: value` about `what`; `#` begins a comment. `name` says which
@@ -119,5 +147,46 @@ fn header(
             Ok((name, value))
         }
         _ => Err("has a value with other characters than visible ASCII and spaces".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn file(mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret").unwrap();
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(file.path(), mode).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_others_may_write_is_no_secret_of_ours() {
+        for mode in [0o620, 0o602, 0o666] {
+            let error = read_secret(file(mode).path(), 100).unwrap_err();
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        for mode in [0o400, 0o600, 0o640, 0o644] {
+            read_secret(file(mode).path(), 100).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_belongs_to_root_or_to_who_runs_this() {
+        let file = file(0o600);
+        let metadata = std::fs::metadata(file.path()).unwrap();
+        let root = std::fs::metadata("/").unwrap();
+        ours(&metadata, metadata.uid()).unwrap();
+        let of_root = root.mode() & 0o022 == 0 && root.uid() == 0;
+        assert!(!of_root || ours(&root, 4711).is_ok());
+        if metadata.uid() != 0 {
+            let error = ours(&metadata, 4711).unwrap_err().to_string();
+            assert!(error.contains("chown"), "{error}");
+        }
     }
 }

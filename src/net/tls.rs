@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Reloading;
-pub use files::{ClientFiles, ServerFiles};
+pub use files::{ClientFiles, MAX_KEY, ServerFiles};
 
 const FILES: &str = "TLS files";
 

@@ -6,6 +6,7 @@
 //! never stall forwarding.
 //! Called by: `run`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -222,6 +223,20 @@ fn resolver_settings(config: &Config) -> resolver::Settings {
     }
 }
 
+/// Where large downloads wait; without a place, what needs none is served.
+fn spool_dir(config: &Config) -> Option<PathBuf> {
+    let embedded = config.uses_embedded().then_some(&*config.embedded.dir);
+    let named = config.fetch.spool_dir.clone();
+    let found = named.or_else(|| fetcher::spool_place(embedded));
+    if found.is_none() {
+        tracing::warn!(
+            "no directory on a disk takes temporary files: downloads that do not fit into \
+             fetch.memory are refused; set fetch.spool_dir"
+        );
+    }
+    found
+}
+
 fn fetch_settings(config: &Config) -> fetcher::Settings {
     let fetch = config.fetch.clone();
     fetcher::Settings {
@@ -248,7 +263,7 @@ fn fetch_settings(config: &Config) -> fetcher::Settings {
         proxy_credential: fetch.proxy_credential,
         no_proxy: fetch.no_proxy,
         memory: fetch.memory,
-        spool_dir: fetch.spool_dir,
+        spool_dir: spool_dir(config),
         spool_size: fetch.spool_size,
         ..fetcher::Settings::default()
     }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 
 use super::assembly;
 use super::backend::Backend;
-use crate::config::{Config, ReferencesUpstream};
+use crate::config::Config;
 use crate::embedded;
 use crate::resolver::{Explanation, Query};
 use crate::upstream::{CallContext, Identity};
@@ -29,7 +29,7 @@ pub fn explain(
     caller: &CallContext,
     query: &Query,
 ) -> anyhow::Result<Explanation> {
-    if uses_embedded(config) {
+    if config.uses_embedded() {
         check_is_there(&config.embedded.dir)?;
     }
     let backend = Backend::open(config).map_err(|error| advise(config, error))?;
@@ -48,11 +48,6 @@ pub fn explain(
     });
     runtime.shutdown_background();
     explained
-}
-
-fn uses_embedded(config: &Config) -> bool {
-    let references = &config.references.upstream;
-    config.upstream.is_none() || matches!(references, Some(ReferencesUpstream::Embedded))
 }
 
 /// Looking must not create a cache where there is none.

@@ -3,12 +3,14 @@
 //! Not for: what happens to accepted connections (`accept`).
 //! Called by: `server::assembly`.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::ConnectionSettings;
@@ -25,6 +27,8 @@ pub struct ListenerSettings {
     pub address: ListenAddr,
     /// Certificate, and for mTLS the clients' authorities.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who may connect to a Unix socket: the mode of its file.
+    pub socket_mode: u32,
     /// Connections served at a time; further ones are closed at once.
     pub max_connections: usize,
     /// What each connection may do.
@@ -38,6 +42,7 @@ impl ListenerSettings {
         Self {
             address,
             tls: None,
+            socket_mode: 0o600,
             max_connections: 10_000,
             connection: ConnectionSettings::default(),
         }
@@ -82,7 +87,7 @@ impl Listener {
     pub fn bind(settings: ListenerSettings) -> Result<Bound, BindError> {
         let bound = match &settings.address {
             ListenAddr::Tcp { host, port } => bind_tcp(host, *port),
-            ListenAddr::Unix(path) => bind_unix(path.clone()),
+            ListenAddr::Unix(path) => bind_unix(path.clone(), settings.socket_mode),
         };
         let (socket, local_addr) = bound.map_err(|reason| BindError {
             address: settings.address.clone(),
@@ -124,12 +129,17 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_unix(path: PathBuf) -> io::Result<(BoundSocket, ListenAddr)> {
+fn bind_unix(path: PathBuf, mode: u32) -> io::Result<(BoundSocket, ListenAddr)> {
     remove_stale_socket(&path)?;
-    let listener = std::os::unix::net::UnixListener::bind(&path)?;
-    listener.set_nonblocking(true)?;
-    let local = ListenAddr::Unix(path.clone());
-    Ok((BoundSocket::Unix(listener, SocketFile(path)), local))
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(&path)?)?;
+    let file = SocketFile(path.clone());
+    // Nobody connects to a socket that does not listen yet, so nobody does
+    // before this holds.
+    std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok((BoundSocket::Unix(socket.into(), file), ListenAddr::Unix(path)))
 }
 
 /// Removes the file of a Unix socket with the listener.

@@ -157,6 +157,7 @@ fn listen(
 ) -> anyhow::Result<(Serving, ListenAddr)> {
     let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
+    settings.socket_mode = config.listen.socket_mode;
     if let Some(tls) = &config.listen.tls {
         let files = ServerFiles {
             cert: tls.cert.clone(),

@@ -24,6 +24,7 @@ mod fetch_cli;
 mod forward;
 mod freshness;
 mod gates;
+mod host;
 mod ids;
 mod large_trees;
 mod layers;

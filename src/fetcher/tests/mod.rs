@@ -52,7 +52,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings {
             allow_cidr: vec!["127.0.0.0/8".parse().unwrap()],
-            spool_dir: dir.path().to_owned(),
+            spool_dir: Some(dir.path().to_owned()),
             connect_timeout: Duration::from_secs(3),
             retry_delay: Duration::from_millis(2),
             ..Settings::default()

@@ -12,7 +12,13 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use secrecy::ExposeSecret as _;
+
+use super::super::read_secret;
 use super::TlsError;
+
+/// Bytes of a file with a private key; more than any has.
+pub const MAX_KEY: u64 = 1 << 20;
 
 /// The files of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +141,9 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let what = "key file";
-    PrivateKeyDer::from_pem_file(path).map_err(|reason| match reason {
+    let text = read_secret(path, MAX_KEY).map_err(|reason| unreadable(what, path, reason))?;
+    let pem = text.expose_secret().as_bytes();
+    PrivateKeyDer::from_pem_slice(pem).map_err(|reason| match reason {
         pem::Error::NoItemsFound => TlsError::Empty {
             what,
             path: path.to_owned(),

@@ -21,6 +21,8 @@ pub struct Proxy {
     args: Vec<OsString>,
     config: Option<String>,
     data: Option<PathBuf>,
+    home: bool,
+    core_dumps: bool,
     origins: bool,
     probing: bool,
     log_format: &'static str,
@@ -36,6 +38,8 @@ impl Proxy {
             args: Vec::new(),
             config: None,
             data: None,
+            home: true,
+            core_dumps: true,
             origins: true,
             probing: false,
             log_format: "json",
@@ -85,6 +89,19 @@ impl Proxy {
         self
     }
 
+    /// As a service without a home that was told of no data directory.
+    pub fn without_home(mut self) -> Self {
+        self.home = false;
+        self
+    }
+
+    /// As it is shipped. The files of a process without core dumps belong to
+    /// root, so that tests could not look into it.
+    pub fn without_core_dumps(mut self) -> Self {
+        self.core_dumps = false;
+        self
+    }
+
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = level;
         self
@@ -122,7 +139,7 @@ impl Proxy {
 
     fn spawn(&self, dir: &Path) -> Spawned {
         let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
-        command.env_clear().env("HOME", dir).env("TMPDIR", dir);
+        command.env_clear().env("TMPDIR", dir);
         // Origins of tests recover at once or never.
         command.env("ASSETGATE__FETCH__RETRY_DELAY", "10ms");
         command.envs(self.variables.iter().copied());
@@ -130,8 +147,10 @@ impl Proxy {
             .arg("serve")
             .args(["--listen".into(), self.listen.clone()]);
         command.args(["--admin-listen".into(), self.admin.clone()]);
-        let data = self.data.clone().unwrap_or_else(|| dir.join("data"));
-        command.arg("--data-dir").arg(data);
+        if self.home {
+            let data = self.data.clone().unwrap_or_else(|| dir.join("data"));
+            command.env("HOME", dir).arg("--data-dir").arg(data);
+        }
         command.arg("--port-file").arg(dir.join("ports.json"));
         command.args([
             "--log-format",
@@ -139,6 +158,11 @@ impl Proxy {
             "--log-level",
             self.log_level,
         ]);
+        if self.core_dumps {
+            command.env("ASSETGATE__CORE_DUMPS", "true");
+        }
+        // Where a core dump would be, if the system puts it there.
+        command.current_dir(dir);
         if !self.probing {
             command.env("ASSETGATE__PROBE__ENABLED", "false");
         }
@@ -295,11 +319,22 @@ impl Running {
             .count()
     }
 
+    /// Whose the files are that the system has about it.
+    pub fn owner(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        let pid = self.process.child.lock().unwrap().id();
+        std::fs::metadata(format!("/proc/{pid}/fd")).unwrap().uid()
+    }
+
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.process.child.lock().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// SIGKILL, and waits until it is gone.
