@@ -111,6 +111,7 @@ pub fn main(run: Run) -> ExitCode {
             };
         }
     };
+    core_dumps(false);
     let done = match cli.command {
         Command::Serve { common, port_file } => common
             .load()
@@ -148,6 +149,19 @@ fn say(text: &str) -> ExitCode {
 }
 
 /// To standard error; when that is gone there is nobody left to tell.
+/// A core dump would hold every secret of the process. What forbidding it also
+/// takes from other processes of the user: to trace this one, and to look into
+/// its memory (`PR_SET_DUMPABLE` in `prctl(2)`).
+fn core_dumps(allowed: bool) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let behavior = match allowed {
+        true => DumpableBehavior::Dumpable,
+        false => DumpableBehavior::NotDumpable,
+    };
+    // There is no log yet, and a kernel without it is no reason not to serve.
+    let _ = set_dumpable_behavior(behavior);
+}
+
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -32,7 +32,9 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
         directives: std::env::var("RUST_LOG").ok(),
     };
     init_log(&settings);
-    forbid_core_dumps(&config);
+    if config.core_dumps {
+        super::core_dumps(true);
+    }
     raise_file_limit();
     let json = settings.is_json();
     let ended = prepare(ports.as_deref()).and_then(|()| {
@@ -52,19 +54,6 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
             complain(&format!("assetgate: {error:#}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// A core dump would hold every secret of the process. What this also takes
-/// from other processes of the user: to trace this one, and to look into its
-/// memory.
-fn forbid_core_dumps(config: &Config) {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    if config.core_dumps {
-        return;
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "a crash could leave a core dump with secrets");
     }
 }
 

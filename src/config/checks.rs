@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
 
 use super::layers::{Layers, Raw};
 use super::problem::{Place, Problems};
@@ -328,15 +329,18 @@ impl Check<'_> {
         let Some((Raw::One(path), place)) = self.one(key) else {
             return;
         };
-        if super::values::path(&path).is_ok()
-            && let Err(error) = read_secret(Path::new(&path), MAX_KEY)
-        {
-            let text = format!("`{key}`: {path}: {error}");
-            return self.problems.add(place, text);
+        // What is not a path was reported, and may be a secret.
+        if super::values::path(&path).is_err() {
+            return;
         }
-        self.pem(key, "private key", |path| {
-            PrivateKeyDer::from_pem_file(path).map(|_| true)
-        });
+        let text = match read_secret(Path::new(&path), MAX_KEY) {
+            Err(error) => format!("`{key}`: {path}: {error}"),
+            Ok(pem) => match PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()) {
+                Ok(_) => return,
+                Err(_) => format!("`{key}`: {path} holds no private key in PEM form"),
+            },
+        };
+        self.problems.add(place, text);
     }
 
     fn one(&self, key: &str) -> Option<(Raw, Place)> {

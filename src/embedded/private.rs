@@ -8,7 +8,9 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -17,16 +19,19 @@ use rustix::fs::OFlags;
 const DIRECTORY: u32 = 0o700;
 /// Of files.
 const FILE: u32 = 0o600;
-/// Group and others may write.
-const WRITABLE: u32 = 0o022;
+/// The group may write.
+const BY_GROUP: u32 = 0o020;
+/// All users may write.
+const BY_ALL: u32 = 0o002;
 /// In a directory with this bit one user cannot replace what is another's.
 const STICKY: u32 = 0o1000;
 
 /// Creates the directory if need be, and takes away what others may read.
 ///
 /// # Errors
-/// If it is a link, belongs to another user, or others may write it or replace
-/// it; the text says what to do.
+/// If it is a link, belongs to another user, or all may write it or replace it;
+/// the text says what to do. A group may write what root made for it, as
+/// volumes are (`fsGroup` of Kubernetes): that is the operator's choice.
 pub(super) fn prepare(root: &Path) -> io::Result<()> {
     create(root)?;
     let user = rustix::process::geteuid().as_raw();
@@ -42,9 +47,20 @@ pub(super) fn prepare(root: &Path) -> io::Result<()> {
     if let Some(parent) = fs::canonicalize(root)?.parent() {
         check_parent(parent, &fs::metadata(parent)?, user)?;
     }
-    if metadata.mode() & 0o077 != 0 {
+    narrow(root, &metadata, user)
+}
+
+fn narrow(root: &Path, found: &Metadata, user: u32) -> io::Result<()> {
+    let (directory, mode) = (root.display(), found.mode() & 0o777);
+    if found.uid() == user && mode & 0o077 != 0 {
         fs::set_permissions(root, Permissions::from_mode(DIRECTORY))?;
-        tracing::info!(directory = %root.display(), "others could read the cache directory; no longer");
+        tracing::info!(%directory, was = format!("{mode:o}"), "the cache directory is for this user alone now");
+    } else if mode & BY_GROUP != 0 {
+        tracing::warn!(
+            %directory,
+            group = found.gid(),
+            "who is in this group may change what is in the cache directory"
+        );
     }
     Ok(())
 }
@@ -108,15 +124,15 @@ pub(super) fn own_file(path: &Path) -> io::Result<File> {
 }
 
 fn check(directory: &Metadata, user: u32) -> io::Result<()> {
-    if directory.uid() != user {
+    if directory.uid() != user && directory.uid() != 0 {
         return refuse(format!(
             "belongs to user {}, not to user {user}, who runs this; chown it or use another",
             directory.uid()
         ));
     }
-    if directory.mode() & WRITABLE != 0 {
+    if directory.mode() & BY_ALL != 0 {
         return refuse(format!(
-            "may be written by others (mode {:o}), who may have put anything there; \
+            "may be written by all users (mode {:o}), who may have put anything there; \
              use another, or empty it and chmod 700 it",
             directory.mode() & 0o777
         ));
@@ -126,7 +142,7 @@ fn check(directory: &Metadata, user: u32) -> io::Result<()> {
 
 fn check_parent(path: &Path, parent: &Metadata, user: u32) -> io::Result<()> {
     let trusted = parent.uid() == user || parent.uid() == 0;
-    let replaceable = parent.mode() & WRITABLE != 0 && parent.mode() & STICKY == 0;
+    let replaceable = parent.mode() & BY_ALL != 0 && parent.mode() & STICKY == 0;
     if trusted && !replaceable {
         return Ok(());
     }
@@ -153,8 +169,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let metadata = fs::metadata(dir.path()).unwrap();
         check(&metadata, metadata.uid()).unwrap();
-        let error = check(&metadata, metadata.uid() + 1).unwrap_err();
-        assert!(error.to_string().contains("chown"), "{error}");
+        if metadata.uid() != 0 {
+            let error = check(&metadata, metadata.uid() + 1).unwrap_err();
+            assert!(error.to_string().contains("chown"), "{error}");
+        }
     }
 
     #[test]
@@ -172,14 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_read_they_no_longer_can_and_what_they_could_write_is_refused() {
+    fn what_a_group_could_do_it_no_longer_can_and_what_all_could_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("data");
         prepare(&root).unwrap();
-        fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+        // As a umask of 002 makes it.
+        fs::set_permissions(&root, Permissions::from_mode(0o775)).unwrap();
         prepare(&root).unwrap();
         assert_eq!(mode(&root), 0o700);
-        fs::set_permissions(&root, Permissions::from_mode(0o770)).unwrap();
+        fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
         let error = prepare(&root).unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
     }

@@ -109,7 +109,10 @@ impl HttpFetcher {
                 Arc::clone(&files.credentials),
                 settings.max_redirects,
             ),
-            files: OriginFiles { proxy: proxied, ..files },
+            files: OriginFiles {
+                proxy: proxied,
+                ..files
+            },
             spool: Spool::new(spool_dir, settings.memory, settings.spool_size),
             backoff,
             downloads: Downloads::new(backoff),

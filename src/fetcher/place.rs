@@ -30,7 +30,10 @@ fn first(places: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
 
 fn in_memory(place: &Path) -> bool {
     rustix::fs::statfs(place).is_ok_and(|found| {
-        #[allow(clippy::useless_conversion, reason = "its type differs between systems")]
+        #[allow(
+            clippy::useless_conversion,
+            reason = "its type differs between systems"
+        )]
         let kind = i64::from(found.f_type);
         IN_MEMORY.contains(&kind)
     })

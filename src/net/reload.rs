@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 /// When and how large each file was; different means changed.
-type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
+type Stamps = Vec<Option<(SystemTime, u64, u64, (i64, i64))>>;
 
 /// A value read from files, and read again when they change.
 pub struct Reloading<T> {
@@ -95,10 +95,11 @@ fn stamps(paths: &[PathBuf]) -> Stamps {
     use std::os::unix::fs::MetadataExt;
 
     // The inode too: Kubernetes swaps a symbolic link, and tools that preserve
-    // times exist.
+    // times exist. And when it was given to whom: that may be what was wrong.
     let stamp = |path: &PathBuf| {
         let file = std::fs::metadata(path).ok()?;
-        Some((file.modified().ok()?, file.len(), file.ino()))
+        let changed = (file.ctime(), file.ctime_nsec());
+        Some((file.modified().ok()?, file.len(), file.ino(), changed))
     };
     paths.iter().map(stamp).collect()
 }

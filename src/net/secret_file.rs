@@ -7,7 +7,7 @@
 //! the keys of references.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -59,7 +59,11 @@ pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileErro
     // links, and a name may lead elsewhere a moment later.
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    ours(&metadata, rustix::process::geteuid().as_raw())?;
+    ours(
+        metadata.uid(),
+        metadata.mode(),
+        rustix::process::geteuid().as_raw(),
+    )?;
     let mut bytes = Vec::new();
     let mut some = file.take(max + 1);
     some.read_to_end(&mut bytes).map_err(unreadable)?;
@@ -80,8 +84,7 @@ pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileErro
 
 /// Whether nobody but root and the user of this process decides what stands in
 /// a file.
-fn ours(file: &Metadata, user: u32) -> Result<(), SecretFileError> {
-    let (owner, mode) = (file.uid(), file.mode());
+fn ours(owner: u32, mode: u32, user: u32) -> Result<(), SecretFileError> {
     if owner != user && owner != 0 {
         return Err(SecretFileError::NotOurs(format!(
             "the file belongs to user {owner}, neither to root nor to user {user}, who runs this: chown it"
@@ -178,14 +181,11 @@ mod tests {
 
     #[test]
     fn a_file_belongs_to_root_or_to_who_runs_this() {
-        let file = file(0o600);
-        let metadata = std::fs::metadata(file.path()).unwrap();
-        let root = std::fs::metadata("/").unwrap();
-        ours(&metadata, metadata.uid()).unwrap();
-        let of_root = root.mode() & 0o022 == 0 && root.uid() == 0;
-        assert!(!of_root || ours(&root, 4711).is_ok());
-        if metadata.uid() != 0 {
-            let error = ours(&metadata, 4711).unwrap_err().to_string();
+        let (user, other) = (4711, 4712);
+        ours(user, 0o600, user).unwrap();
+        ours(0, 0o440, user).unwrap();
+        for (owner, user) in [(other, user), (user, 0)] {
+            let error = ours(owner, 0o600, user).unwrap_err().to_string();
             assert!(error.contains("chown"), "{error}");
         }
     }

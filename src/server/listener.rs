@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -133,13 +134,17 @@ fn bind_unix(path: PathBuf, mode: u32) -> io::Result<(BoundSocket, ListenAddr)> 
     remove_stale_socket(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    // The file gets the mode of the socket, less what the umask takes.
+    rustix::fs::fchmod(&socket, Mode::from_bits_truncate(mode))?;
     socket.bind(&SockAddr::unix(&path)?)?;
     let file = SocketFile(path.clone());
-    // Nobody connects to a socket that does not listen yet, so nobody does
-    // before this holds.
+    // Nobody connects to a socket that does not listen yet.
     std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
-    Ok((BoundSocket::Unix(socket.into(), file), ListenAddr::Unix(path)))
+    Ok((
+        BoundSocket::Unix(socket.into(), file),
+        ListenAddr::Unix(path),
+    ))
 }
 
 /// Removes the file of a Unix socket with the listener.

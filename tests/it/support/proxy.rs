@@ -23,6 +23,7 @@ pub struct Proxy {
     data: Option<PathBuf>,
     home: bool,
     core_dumps: bool,
+    group: Option<u32>,
     origins: bool,
     probing: bool,
     log_format: &'static str,
@@ -40,6 +41,7 @@ impl Proxy {
             data: None,
             home: true,
             core_dumps: true,
+            group: None,
             origins: true,
             probing: false,
             log_format: "json",
@@ -102,6 +104,12 @@ impl Proxy {
         self
     }
 
+    /// As a process of this group.
+    pub fn group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = level;
         self
@@ -158,11 +166,12 @@ impl Proxy {
             "--log-level",
             self.log_level,
         ]);
+        if let Some(group) = self.group {
+            std::os::unix::process::CommandExt::gid(&mut command, group);
+        }
         if self.core_dumps {
             command.env("ASSETGATE__CORE_DUMPS", "true");
         }
-        // Where a core dump would be, if the system puts it there.
-        command.current_dir(dir);
         if !self.probing {
             command.env("ASSETGATE__PROBE__ENABLED", "false");
         }
@@ -319,22 +328,19 @@ impl Running {
             .count()
     }
 
-    /// Whose the files are that the system has about it.
-    pub fn owner(&self) -> u32 {
+    /// The group that what the system shows about it belongs to.
+    pub fn group_of_status(&self) -> u32 {
         use std::os::unix::fs::MetadataExt as _;
         let pid = self.process.child.lock().unwrap().id();
-        std::fs::metadata(format!("/proc/{pid}/fd")).unwrap().uid()
+        let status = std::fs::metadata(format!("/proc/{pid}/status"));
+        status.unwrap().gid()
     }
 
     /// Asks it to stop (SIGTERM).
     pub fn terminate(&self) {
-        self.signal(rustix::process::Signal::TERM);
-    }
-
-    pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.process.child.lock().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// SIGKILL, and waits until it is gone.
