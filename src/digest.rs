@@ -131,6 +131,15 @@ impl Digest {
         hex::decode(&*self.hash).unwrap_or_default()
     }
 
+    /// Whether the hash is these bytes.
+    #[must_use]
+    pub fn has_hash(&self, raw: &[u8]) -> bool {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let pairs = self.hash.as_bytes().chunks_exact(2);
+        let of = |byte: &u8| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+        pairs.len() == raw.len() && pairs.zip(raw).all(|(pair, byte)| pair == of(byte))
+    }
+
     /// Size of the content in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -262,6 +271,17 @@ mod tests {
                 Err(Error::NotOfNothing)
             );
         }
+    }
+
+    #[test]
+    fn a_hash_is_compared_as_bytes() {
+        let digest = Digest::new(DigestFunction::Sha256, HASH, 0).unwrap();
+        let mut raw = digest.raw();
+        assert!(digest.has_hash(&raw));
+        assert!(!digest.has_hash(&raw[1..]));
+        assert!(!digest.has_hash(&[&raw[..], &[0]].concat()));
+        raw[31] ^= 1;
+        assert!(!digest.has_hash(&raw));
     }
 
     #[test]

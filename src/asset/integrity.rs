@@ -85,6 +85,12 @@ impl Algorithm {
         }
     }
 
+    /// Whether others can make content that has a hash of it.
+    #[must_use]
+    pub fn is_weak(self) -> bool {
+        matches!(self, Self::Md5 | Self::Sha1)
+    }
+
     fn raw_length(self) -> usize {
         self.function().hex_length() / 2
     }
@@ -159,7 +165,9 @@ pub enum IntegrityError {
     UnknownOnly(String),
 }
 
-/// A parsed `checksum.sri`: one or more hashes, any of which satisfies.
+/// A parsed `checksum.sri`: one or more hashes, any of which satisfies. Those
+/// of weak algorithms are not among them where a stronger one is named: a list
+/// would otherwise be as weak as its weakest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integrity(Vec<Checksum>);
 
@@ -180,6 +188,10 @@ impl Integrity {
                 Err(name) => unknown.push(name),
             }
         }
+        let is_strong = |checksum: &Checksum| !checksum.algorithm.is_weak();
+        if known.iter().any(is_strong) {
+            known.retain(is_strong);
+        }
         match (known.is_empty(), unknown.is_empty()) {
             (false, _) => Ok(Self(known)),
             (true, true) => Err(IntegrityError::Empty),
@@ -187,10 +199,25 @@ impl Integrity {
         }
     }
 
-    /// The known hashes, in the order of the value.
+    /// The hashes that count, in the order of the value.
     #[must_use]
     pub fn checksums(&self) -> &[Checksum] {
         &self.0
+    }
+
+    /// The algorithms of these, each once.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let mut all: Vec<Algorithm> = self.0.iter().map(Checksum::algorithm).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether one of these hashes, which are of some content, satisfies.
+    #[must_use]
+    pub fn holds_any(&self, of_content: &[Checksum]) -> bool {
+        of_content.iter().any(|checksum| self.0.contains(checksum))
     }
 
     /// A hasher for every algorithm named.

@@ -42,8 +42,13 @@ pub struct AssetReference {
     pub source: Source,
     /// For conditional requests.
     pub validators: Validators,
-    /// Hashes Assetgate computed over the bytes itself.
+    /// Hashes Assetgate computed over the bytes itself. Of an entry that was
+    /// read a claim like any other, unless it [vouches](Self::vouches_for).
     pub verified: Vec<Checksum>,
+    /// Of an entry that was read: when it was signed, if a valid MAC says so.
+    /// Of one to be written: when to say that it was, if later than
+    /// `content_time`.
+    pub signed_at: Option<SystemTime>,
     /// Further blobs to keep alive with it (`references_blobs` of a push).
     pub referenced_blobs: Vec<Digest>,
     /// Further trees to keep alive with it (`references_directories`).
@@ -51,6 +56,18 @@ pub struct AssetReference {
 }
 
 impl AssetReference {
+    /// Whether Assetgate verified that its content has this checksum: only what
+    /// we signed and fetched says so, as a signature over a push is one over
+    /// what a client claimed. `None` if it says nothing about the algorithm.
+    #[must_use]
+    pub fn vouches_for(&self, checksum: &Checksum) -> Option<bool> {
+        if self.signed_at.is_none() || self.source != Source::Fetch {
+            return None;
+        }
+        let same = |c: &&Checksum| c.algorithm() == checksum.algorithm();
+        self.verified.iter().find(same).map(|c| c == checksum)
+    }
+
     /// Whether it has expired at `now`.
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {

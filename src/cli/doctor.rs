@@ -14,6 +14,11 @@ use crate::store::{Condition, Report};
 /// The cache cannot be reached, as in `sysexits.h` (EX_UNAVAILABLE).
 const UNREACHABLE: u8 = 69;
 
+/// What references are worth where nobody signs them.
+const UNSIGNED: &str = "References are not signed: whoever may write this Action Cache can make any \
+                        content the answer to a fetch without a checksum; one with a checksum \
+                        gets only what has it (references.mac_key).\n";
+
 /// Probes, tells, and says by the exit code whether references work there.
 pub(super) fn doctor(mut config: Config, instances: Vec<InstanceName>, json: bool) -> ExitCode {
     if !instances.is_empty() {
@@ -26,7 +31,12 @@ pub(super) fn doctor(mut config: Config, instances: Vec<InstanceName>, json: boo
             return ExitCode::FAILURE;
         }
     };
-    let said = say(&tell(&reports, json));
+    let mut said = tell(&reports, json);
+    if !json && config.references.mac_key.is_none() {
+        said.push('\n');
+        said.push_str(UNSIGNED);
+    }
+    let said = say(&said);
     let verdict = verdict(&reports, &config.probe.require);
     if said == ExitCode::SUCCESS {
         ExitCode::from(verdict)

@@ -180,19 +180,34 @@ impl Check<'_> {
             let text = "`compat.bb_remote_asset_platform` needs `compat.bb_remote_asset = true`";
             self.problems.add(place, text);
         }
+        self.signing(config);
+    }
+
+    fn signing(&mut self, config: &Config) {
+        let why = ": what is not signed has no time that could be believed";
+        self.needs("references.max_age", "references.mac_key", why);
+        let compat = &config.compat;
+        if compat.trust_unsigned && !compat.bb_remote_asset {
+            let place = self.layers.place(&["compat.trust_unsigned"]);
+            let text = "`compat.trust_unsigned` needs `compat.bb_remote_asset = true`";
+            self.problems.add(place, text);
+        }
         let Some(path) = &config.references.mac_key else {
             return;
         };
-        let shown = path.display();
-        let text = match std::fs::read_to_string(path) {
-            Err(error) => format!("`references.mac_key`: {shown} cannot be read: {error}"),
-            Ok(text) => match MacKeys::parse(&text) {
-                Ok(_) => return,
-                Err(error) => format!("`references.mac_key`: {shown}: {error}"),
-            },
-        };
-        let place = self.layers.place(&["references.mac_key"]);
-        self.problems.add(place, text);
+        if compat.bb_remote_asset && !compat.trust_unsigned {
+            let place = self.later("compat.bb_remote_asset", "references.mac_key");
+            let text = "`references.mac_key` says that nobody else may issue references, and \
+                        `compat.bb_remote_asset` takes over what anybody may have written to the \
+                        Action Cache; set `compat.trust_unsigned = true` if all who may are \
+                        trusted, until what is there was taken over";
+            self.problems.add(place, text);
+        }
+        if let Err(error) = MacKeys::open(path.clone()) {
+            let place = self.layers.place(&["references.mac_key"]);
+            let text = format!("`references.mac_key`: {}: {error}", path.display());
+            self.problems.add(place, text);
+        }
     }
 
     /// Of two keys, the place that was written on top: a default is never it.

@@ -43,11 +43,13 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         references: References {
             upstream: r.maybe("references.upstream", v::references_upstream),
             mac_key: r.maybe("references.mac_key", v::path),
+            max_age: r.maybe("references.max_age", v::positive_duration),
             subset_max: r.one("references.subset_max", v::subset_max),
             projections: r.list("references.subset_projections", v::projection),
         },
         compat: Compat {
             bb_remote_asset: r.one("compat.bb_remote_asset", v::truth),
+            trust_unsigned: r.one("compat.trust_unsigned", v::truth),
             platform: r.list("compat.bb_remote_asset_platform", v::property),
         },
         probe: Probe {

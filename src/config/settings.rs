@@ -217,6 +217,8 @@ pub struct References {
     pub upstream: Option<ReferencesUpstream>,
     /// A file with the keys that sign them.
     pub mac_key: Option<PathBuf>,
+    /// Age from which on signed ones no longer hold.
+    pub max_age: Option<Duration>,
     /// Qualifiers up to which a push is found with any subset of them.
     pub subset_max: usize,
     /// Sets of names that suffice to find a larger push.
@@ -237,6 +239,8 @@ pub enum ReferencesUpstream {
 pub struct Compat {
     /// Whether those of bb-remote-asset are taken over.
     pub bb_remote_asset: bool,
+    /// Whether also where ours are signed.
+    pub trust_unsigned: bool,
     /// The platform in its keys, as name and value.
     pub platform: Vec<(String, String)>,
 }

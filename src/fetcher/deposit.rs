@@ -3,6 +3,7 @@
 //! Called by: `download`, `mirrors`.
 
 use super::FetchError;
+use super::hashes::mismatch;
 use super::order::Order;
 use super::receive::Stop;
 use super::spool::{self, Content};
@@ -107,18 +108,17 @@ pub(super) async fn read_back(
     order: &Order,
     digest: &Digest,
 ) -> Result<Option<Vec<Checksum>>, Stop> {
-    let mut hashes = order.hashes.clone();
-    let each = |part: &[u8]| hashes.update(part);
-    let read = cache
-        .read_each(&order.context, &order.scope, digest, each)
-        .await;
-    if !read.map_err(|error| Stop::Fatal(error.into()))? {
-        return Ok(None);
+    let Some(integrity) = &order.integrity else {
+        return Ok(Some(Vec::new()));
+    };
+    let (context, scope) = (&order.context, &order.scope);
+    let algorithms = integrity.algorithms();
+    let computed = cache.hashes(context, scope, digest, &algorithms);
+    let computed = computed.await.map_err(|error| Stop::Fatal(error.into()))?;
+    match computed {
+        Some(computed) if !integrity.holds_any(&computed) => {
+            Err(mismatch(integrity.checksums(), &computed).into())
+        }
+        computed => Ok(computed),
     }
-    let (seen, computed) = hashes.finish()?;
-    if seen != *digest {
-        let corrupt = upstream::Error::Corrupt(digest.clone());
-        return Err(Stop::Fatal(corrupt.into()));
-    }
-    Ok(Some(computed))
 }

@@ -54,6 +54,19 @@ impl Flights {
         }
     }
 
+    /// Begins `task` on the asset runtime. It ends with the guard.
+    pub(super) fn guarded<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> AbortOnDrop<T> {
+        AbortOnDrop(self.drain.spawn_on(task.in_current_span(), &self.runtime))
+    }
+
+    /// Begins `task` on the asset runtime and leaves it to itself.
+    pub(super) fn detached(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.drain.spawn_on(task.in_current_span(), &self.runtime));
+    }
+
     /// Runs `task` on the asset runtime. It is dropped when the caller is.
     pub(super) async fn attached<T>(
         &self,
@@ -62,8 +75,7 @@ impl Flights {
     where
         T: Send + 'static,
     {
-        let handle = self.drain.spawn_on(task.in_current_span(), &self.runtime);
-        let mut guard = AbortOnDrop(handle);
+        let mut guard = self.guarded(task);
         match (&mut guard.0).await {
             Ok(done) => Ok(done),
             Err(error) if error.is_panic() => Err(panicked()),
@@ -211,7 +223,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-struct AbortOnDrop<T>(JoinHandle<T>);
+/// A task that ends with this.
+pub(super) struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

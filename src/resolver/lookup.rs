@@ -9,7 +9,7 @@ use futures_util::stream::FuturesOrdered;
 
 use super::candidates::{Candidate, Extent, shown, waves};
 use super::{Answer, Inner, Query, ResolveError, Stats};
-use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, KeySpace, Source};
+use crate::asset::{AssetKey, AssetReference, KeySpace, Source};
 use crate::fetcher::Fetcher;
 use crate::store::{AssetStore, Lookup, Miss};
 use crate::upstream::CallContext;
@@ -25,8 +25,10 @@ pub enum Missed {
     Absent,
     /// An entry that is not one of ours, or does not fit its key.
     Unusable,
-    /// The entry says what the request's checksum rules out.
+    /// Its content does not have the checksum of the request.
     Contradicted,
+    /// Whether its content has that could not be found out.
+    Unproven,
     /// A push for several URIs of which the first was never written.
     HalfPushed,
     /// It is known, and its content is not in the cache any more.
@@ -41,10 +43,11 @@ pub enum Missed {
 
 impl Missed {
     /// Every reason, the most telling one last.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Absent,
         Self::Unusable,
         Self::Contradicted,
+        Self::Unproven,
         Self::HalfPushed,
         Self::Gone,
         Self::Expired,
@@ -59,6 +62,7 @@ impl Missed {
             Missed::Absent => "absent",
             Missed::Unusable => "unusable",
             Missed::Contradicted => "contradicted",
+            Missed::Unproven => "unproven",
             Missed::HalfPushed => "half_pushed",
             Missed::Gone => "gone",
             Missed::Expired => "expired",
@@ -141,7 +145,10 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                 let found = found.await?;
                 count(candidate, &found);
                 match found {
-                    Ok(reference) => return Ok(Ok(answer(candidate, *reference))),
+                    Ok(reference) => {
+                        self.renew(context, &candidate.key, &reference);
+                        return Ok(Ok(answer(candidate, *reference)));
+                    }
                     Err(reason) => missed = missed.max(reason),
                 }
             }
@@ -161,8 +168,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         found.map_err(|e| ResolveError::from_store(e, function))
     }
 
-    /// Whether an accepted entry answers the query: the one place that
-    /// decides, for fetches and for explanations. `passed` are the exact keys
+    /// Whether an accepted entry answers the query, and has the checksum it
+    /// names: the one place that decides, for fetches and for explanations. `passed` are the exact keys
     /// of the same wave that gave nothing, and learns of this one; `ask` looks
     /// a further key up, where the answer depends on one.
     pub(super) async fn judge(
@@ -183,6 +190,12 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             && Box::pin(self.is_half(context, first, *reason, reference)).await?
         {
             found = Err(Missed::HalfPushed);
+        }
+        // Last, as it may take reading all of the content.
+        if let Ok(reference) = &found
+            && let Err(missed) = self.prove(context, query, candidate, reference).await?
+        {
+            found = Err(missed);
         }
         if let (Err(reason), KeySpace::Exact { .. }) = (&found, &candidate.key.space)
             && query.request.uris.len() > 1
@@ -233,9 +246,6 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         let from_future = query.request.oldest.is_some_and(|oldest| oldest > now);
         if from_future || !reference.is_fresh(query.request.oldest) {
             return Err(Missed::Stale);
-        }
-        if contradicts(query, candidate, &reference) {
-            return Err(Missed::Contradicted);
         }
         if let KeySpace::Fetched { uri, .. } = &candidate.key.space
             && !self.shared.holds(query, uri, &reference)
@@ -302,37 +312,6 @@ fn has_right_source(candidate: &Candidate, reference: &AssetReference) -> bool {
         KeySpace::Fetched { .. } => reference.source == Source::Fetch,
         KeySpace::Checksum { .. } => true,
     }
-}
-
-/// Whether an entry cannot be what the checksum of the query means: one found
-/// by a hash that nobody verified, or a blob whose digest is another hash.
-fn contradicts(query: &Query, candidate: &Candidate, reference: &AssetReference) -> bool {
-    if let KeySpace::Checksum { checksum, .. } = &candidate.key.space {
-        return !reference.verified.contains(checksum)
-            || is_another_blob(query, reference, checksum);
-    }
-    let Some(integrity) = &query.request.integrity else {
-        return false;
-    };
-    let mut checksums = integrity.checksums().iter();
-    if candidate.unpinned {
-        return !checksums.any(|c| is_that_blob(query, reference, c));
-    }
-    checksums.all(|c| is_another_blob(query, reference, c))
-}
-
-/// Whether a digest and a checksum are hashes of the same function.
-fn comparable(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
-    reference.kind == AssetKind::Blob
-        && checksum.algorithm().function() == query.request.scope.function
-}
-
-fn is_another_blob(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
-    comparable(query, reference, checksum) && checksum.raw() != reference.digest.raw()
-}
-
-fn is_that_blob(query: &Query, reference: &AssetReference, checksum: &Checksum) -> bool {
-    comparable(query, reference, checksum) && checksum.raw() == reference.digest.raw()
 }
 
 fn count(candidate: &Candidate, found: &Found) {

@@ -22,8 +22,11 @@ mod negative;
 mod origin;
 mod pattern;
 mod permission;
+mod proof;
 mod push;
 mod query;
+mod read_back;
+mod renewal;
 mod retrieve;
 mod subsets;
 #[cfg(test)]
@@ -33,12 +36,14 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::ResolveError;
 pub use explain::{Asking, ExplainedKey, Explanation, Verdict};
 pub use freshness::UnpinnedRule;
 pub use lookup::Missed;
 pub use permission::{InstanceRule, Permissions, UriPrefix};
+pub use proof::ReadBackLimits;
 pub use query::{Answer, Outcome, Push, Query, Stats};
 pub use subsets::SubsetRules;
 
@@ -51,6 +56,8 @@ use crate::store::AssetStore;
 use crate::upstream::{self, Cache, CallContext};
 use flight::{Fingerprints, Flights};
 use negative::Negatives;
+use proof::Proofs;
+use renewal::Renewals;
 
 /// Which digest functions the cache announces for an instance.
 pub trait Announce: Send + Sync + 'static {
@@ -80,6 +87,11 @@ pub struct Settings {
     pub unpinned: Vec<UnpinnedRule>,
     /// Further headers that select a representation.
     pub key_headers: KeyHeaders,
+    /// What reading content back to prove a checksum may take.
+    pub read_back: ReadBackLimits,
+    /// Age from which on a signed reference that we may issue by ourselves is
+    /// signed anew when it is used; `None` is never.
+    pub renew_after: Option<Duration>,
     /// Whether pinned content that took credentials is found by whoever knows
     /// its checksum.
     pub share_private: bool,
@@ -95,6 +107,8 @@ impl Default for Settings {
             permissions: Permissions::default(),
             unpinned: Vec::new(),
             key_headers: KeyHeaders::default(),
+            read_back: ReadBackLimits::default(),
+            renew_after: None,
             share_private: true,
         }
     }
@@ -119,6 +133,8 @@ struct Shared<S, F> {
     flights: Flights,
     fingerprints: Fingerprints,
     negatives: Negatives,
+    proofs: Proofs,
+    renewals: Renewals,
     settings: Settings,
 }
 
@@ -147,6 +163,8 @@ impl<S: AssetStore + Clone, F: Fetcher, A: Announce> Resolver<S, F, A> {
             flights: Flights::new(drain, runtime),
             fingerprints: Fingerprints::new(),
             negatives: Negatives::new(),
+            proofs: Proofs::new(),
+            renewals: Renewals::new(),
             settings,
         };
         Self::over(store, announce, Arc::new(shared))

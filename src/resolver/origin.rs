@@ -60,6 +60,8 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         } else if !took_secrets(&query, &fetched) {
             self.note_drift(&query, &past, &fetched);
         }
+        let scope = &query.request.scope;
+        self.proofs.learn(scope, &fetched.digest, &fetched.verified);
         let qualifiers = self.record(&context, &query, &fetched).await;
         Ok(Answer {
             kind: query.request.kind,
@@ -154,6 +156,7 @@ fn reference_of(query: &Query, fetched: &Fetched, qualifiers: Qualifiers) -> Ass
         source: Source::Fetch,
         validators,
         verified: fetched.verified.clone(),
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     }
@@ -170,6 +173,9 @@ fn reason(query: &Query, missed: Missed) -> String {
         Missed::Unusable => "what stands in the cache for it is no reference of this server",
         Missed::HalfPushed => "it was pushed for several URIs and not recorded for the first",
         Missed::Contradicted => "what was pushed under it does not have this checksum",
+        Missed::Unproven => {
+            "whether what was pushed under it has this checksum could not be found out"
+        }
         Missed::Gone => "it was pushed, but its content is no longer in the cache",
         Missed::Expired => "what was pushed under it has expired or was withdrawn",
         Missed::Unconfirmed => "what its origin served before has to be confirmed by it",

@@ -36,6 +36,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> Inner<S, F, A> {
             validators: Validators::default(),
             // A pusher's checksum is a claim; only verified hashes stand here.
             verified: Vec::new(),
+            signed_at: None,
             referenced_blobs: push.referenced_blobs,
             referenced_directories: push.referenced_directories,
         };

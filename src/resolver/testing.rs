@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use super::{Announce, Resolver, Settings};
 use crate::asset::{
-    AssetKey, AssetKind, AssetReference, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Uri, Validators,
+    Algorithm, AssetKey, AssetKind, AssetReference, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Checksum,
+    Uri, Validators,
 };
 use crate::digest::{Digest, DigestFunction, InstanceName, Scope};
 use crate::drain::Drain;
@@ -21,6 +22,10 @@ use crate::upstream::{self, CallContext};
 #[derive(Default)]
 pub(crate) struct FakeStore {
     pub(crate) entries: Mutex<HashMap<AssetKey, AssetReference>>,
+    /// Content that can be read.
+    pub(crate) contents: Mutex<HashMap<Digest, Vec<u8>>>,
+    /// Times it was.
+    pub(crate) reads: AtomicUsize,
     /// Content that is not in the CAS.
     pub(crate) gone: Mutex<HashSet<Digest>>,
     pub(crate) get_error: Mutex<Option<store::Error>>,
@@ -84,6 +89,26 @@ impl AssetStore for Arc<FakeStore> {
         let entries = keys.iter().map(|key| (key.clone(), reference.clone()));
         self.entries.lock().extend(entries);
         Ok(())
+    }
+
+    async fn hashes(
+        &self,
+        _: &CallContext,
+        _: &Scope,
+        digest: &Digest,
+        algorithms: &[Algorithm],
+    ) -> Result<Option<Vec<Checksum>>, store::Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let contents = self.contents.lock();
+        let hashes = contents.get(digest).map(|content| {
+            let of = |algorithm: &Algorithm| {
+                let raw = Digest::of(algorithm.function(), content)?.raw();
+                Checksum::new(*algorithm, &raw)
+            };
+            algorithms.iter().filter_map(of).collect()
+        });
+        Ok(hashes)
     }
 
     async fn is_present(

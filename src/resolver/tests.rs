@@ -4,6 +4,7 @@
 mod explain;
 mod freshness;
 mod matching;
+mod proof;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -63,6 +64,7 @@ fn reference(content: &[u8], source: Source) -> AssetReference {
         source,
         validators: Validators::default(),
         verified: Vec::new(),
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     }

@@ -21,7 +21,7 @@ use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher, OriginFiles, Progress};
 use crate::forward::{Forward, Observer};
-use crate::resolver::{self, Permissions, Resolver, SubsetRules};
+use crate::resolver::{self, Permissions, ReadBackLimits, Resolver, SubsetRules};
 use crate::store::{
     ActionCacheStore, MacKeys, OwnContext, ProbeTarget, Prober, ProberSettings, Probes,
     ReferenceSettings, Told,
@@ -111,6 +111,11 @@ impl Assembly {
         self.origin_files.clone()
     }
 
+    /// The keys that sign references, which may change.
+    pub(super) fn mac_keys(&self) -> Option<MacKeys> {
+        self.references.mac.clone()
+    }
+
     /// The downloads under way.
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
@@ -186,14 +191,12 @@ fn with_references(store: ActionCacheStore, elsewhere: Option<Near>) -> ActionCa
 }
 
 fn reference_settings(config: &Config) -> anyhow::Result<ReferenceSettings> {
-    let mac = config.references.mac_key.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path)?;
-        anyhow::Ok(MacKeys::parse(&text)?)
-    });
+    let mac = config.references.mac_key.clone().map(MacKeys::open);
     let compat = &config.compat;
     Ok(ReferenceSettings {
         namespace: config.namespace.as_str().into(),
         mac: mac.transpose().context("references.mac_key")?,
+        max_age: config.references.max_age,
         bb_remote_asset: compat
             .bb_remote_asset
             .then(|| compat.platform.as_slice().into()),
@@ -216,6 +219,12 @@ fn resolver_settings(config: &Config) -> resolver::Settings {
             projections: references.projections.clone(),
         },
         migrate: config.compat.bb_remote_asset,
+        read_back: ReadBackLimits {
+            max_size: config.fetch.max_size,
+            timeout: config.fetch.timeout,
+            max_timeout: config.fetch.max_timeout,
+        },
+        renew_after: references.max_age.map(|age| age / 2),
         unpinned: config.fetch.unpinned.clone(),
         key_headers: KeyHeaders::new(&config.fetch.key_headers),
         share_private: config.fetch.share_private,

@@ -105,8 +105,7 @@ async fn serve(
         told,
     )?;
     let (probes, prober) = assembly.prober();
-    let origin_files = assembly.origin_files();
-    process.background.spawn(origin_files.watch(CREDENTIAL));
+    watch_files(&assembly, &mut process);
     let progress = assembly.progress();
     let required = !config.probe.require.is_empty();
     if let Some(prober) = prober.as_ref().filter(|_| required) {
@@ -146,6 +145,15 @@ async fn serve(
     }
     tokio::task::spawn_blocking(move || serving.join()).await?;
     Ok(())
+}
+
+/// Follows the files that the parts read again when they change.
+fn watch_files(assembly: &Assembly, process: &mut Process) {
+    let origin_files = assembly.origin_files();
+    process.background.spawn(origin_files.watch(CREDENTIAL));
+    if let Some(keys) = assembly.mac_keys() {
+        process.background.spawn(keys.watch(CREDENTIAL));
+    }
 }
 
 /// Binds the gRPC listener and serves it.

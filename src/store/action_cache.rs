@@ -8,13 +8,14 @@
 //! Called by: `server` (construction), `resolver` (through the trait).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::encoding::{
     EncodedKey, Format, Outputs, Payload, decode_entry, encode_key, find_payload,
 };
 use super::presence::{self, Budget, Presence};
 use super::{AssetStore, Error, Explained, Lookup, MacKeys, Miss, Probes, migrate, record};
-use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace};
+use crate::asset::{Algorithm, AssetKey, AssetKind, AssetReference, Checksum, KeySpace};
 use crate::clock::Clock;
 use crate::digest::{Digest, DigestFunction, Scope};
 use crate::proto::rev2;
@@ -28,6 +29,8 @@ pub struct ReferenceSettings {
     /// Keys that sign entries; without, any writer of the Action Cache can
     /// issue references.
     pub mac: Option<MacKeys>,
+    /// Age from which on signed entries no longer hold.
+    pub max_age: Option<Duration>,
     /// Take over references of bb-remote-asset; the platform in its keys.
     pub bb_remote_asset: Option<Arc<[(String, String)]>>,
     /// The time.
@@ -44,6 +47,7 @@ pub struct ActionCacheStore {
     pub(super) format: Format,
     pub(super) probes: Probes,
     pub(super) clock: Clock,
+    max_age: Option<Duration>,
     pub(super) budget: Arc<Budget>,
     pub(super) bb_remote_asset: Option<Arc<[(String, String)]>>,
 }
@@ -65,6 +69,7 @@ impl ActionCacheStore {
             },
             probes,
             clock: settings.clock,
+            max_age: settings.max_age,
             budget: Arc::default(),
             bb_remote_asset: settings.bb_remote_asset,
         }
@@ -182,8 +187,17 @@ impl ActionCacheStore {
         if outputs.withdrawn {
             return Ok(found.expired("withdrawn by a later push"));
         }
-        if reference.is_expired(self.clock.now()) {
+        let now = self.clock.now();
+        if reference.is_expired(now) {
             return Ok(found.expired("its time is over"));
+        }
+        if let (Some(max), Some(at)) = (self.max_age, reference.signed_at)
+            && now.duration_since(at).is_ok_and(|age| age > max)
+        {
+            if matches!(key.space, KeySpace::Migrated { .. }) {
+                return Box::pin(migrate::take_over(self, context, key, found, keep)).await;
+            }
+            return Ok(found.expired("signed longer ago than references.max_age"));
         }
         self.prove(context, &key.scope, found, reference, &outputs)
             .await
@@ -241,6 +255,17 @@ impl AssetStore for ActionCacheStore {
             self.probes.on_call(context, &key.scope.instance);
         }
         record::put(self, context, keys, reference).await
+    }
+
+    async fn hashes(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        digest: &Digest,
+        algorithms: &[Algorithm],
+    ) -> Result<Option<Vec<Checksum>>, Error> {
+        let hashes = self.content.hashes(context, scope, digest, algorithms);
+        Ok(hashes.await?)
     }
 
     async fn is_present(

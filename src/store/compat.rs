@@ -108,6 +108,7 @@ pub(super) fn bb_reference(
         source: Source::Push,
         validators: Validators::default(),
         verified: Vec::new(),
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     };

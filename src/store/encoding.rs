@@ -1,7 +1,7 @@
 //! The persistent format: a key as an Action, a reference as its ActionResult.
 //!
-//! Pure, and a public contract, described in the README's section on the
-//! format: golden files fix every byte, and a change is a new version. Not for: what is uploaded when (`action_cache.rs`), nor the
+//! Pure, and a public contract, described in `docs/format.md`: golden files fix
+//! every byte, and a change is a new version. Not for: what is uploaded when (`action_cache.rs`), nor the
 //! Trees an entry names (`tree.rs`).
 //! Called by: `action_cache.rs`.
 
@@ -175,6 +175,9 @@ pub(super) fn encode_entry(
     carrier: Carrier,
 ) -> (rev2::ActionResult, Option<Blob>) {
     let mut payload = payload(&format.namespace, key, encoded, reference, outputs);
+    if format.mac.is_none() {
+        payload.signed_at = None;
+    }
     if let Some(keys) = &format.mac {
         let unsigned = payload.encode_to_vec();
         let signed = signed_fields(key, encoded, outputs, &unsigned, |fields| keys.sign(fields));
@@ -314,6 +317,7 @@ fn payload(
             .clone()
             .unwrap_or_default(),
         verified: verified.collect(),
+        signed_at: reference.signed_at.map(Into::into),
         unpacker_version: UNPACKER_VERSION,
         detached: outputs.detached.is_some(),
         pins: kept.map(Digest::to_wire).collect(),

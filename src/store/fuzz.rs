@@ -118,6 +118,7 @@ fn reference(kind: AssetKind) -> AssetReference {
             last_modified: None,
         },
         verified: vec![own_checksum()],
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     }

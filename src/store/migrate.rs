@@ -57,7 +57,12 @@ async fn record(
     key: &AssetKey,
     reference: &AssetReference,
 ) {
-    let recorded = record::put(store, context, std::slice::from_ref(key), reference).await;
+    // Its own time may be long ago; whether it is trusted is decided now.
+    let reference = AssetReference {
+        signed_at: Some(store.clock.now()),
+        ..reference.clone()
+    };
+    let recorded = record::put(store, context, std::slice::from_ref(key), &reference).await;
     if let Err(error) = &recorded {
         let error = context.redact(&error.to_string());
         tracing::debug!(

@@ -30,7 +30,7 @@ pub use probe::{
     ProberSettings, Probes, Report, Told, Writes, probe,
 };
 
-use crate::asset::{AssetKey, AssetKind, AssetReference};
+use crate::asset::{Algorithm, AssetKey, AssetKind, AssetReference, Checksum};
 use crate::digest::{Digest, Scope};
 use crate::upstream::{self, CallContext};
 
@@ -63,6 +63,17 @@ pub trait AssetStore: Send + Sync + 'static {
         keys: &[AssetKey],
         reference: &AssetReference,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Reads a blob back and hashes it with these algorithms, without having it
+    /// in memory; `None` if it is gone. Content that does not have its digest
+    /// is an error.
+    fn hashes(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        digest: &Digest,
+        algorithms: &[Algorithm],
+    ) -> impl Future<Output = Result<Option<Vec<Checksum>>, Error>> + Send;
 
     /// Whether content that was fetched a moment ago is in the CAS now. False
     /// where that cannot be told without what a reference says of it.

@@ -44,6 +44,8 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_reference_unusable_total", Counter, Unit::Count, "Entries under our keys that were taken for misses, by reason."),
     ("assetgate_reference_write_failures_total", Counter, Unit::Count, "References of fetched content that could not be recorded."),
     ("assetgate_lookups_total", Counter, Unit::Count, "Keys looked up, by key space and what was found."),
+    ("assetgate_checksum_claims_total", Counter, Unit::Count, "References whose checksum had to be proven by their content, by what that showed."),
+    ("assetgate_references_renewed_total", Counter, Unit::Count, "References signed anew while they are used, by outcome."),
     ("assetgate_references_migrated_total", Counter, Unit::Count, "References of bb-remote-asset found, by whether they could be recorded again."),
     ("assetgate_push_subsets_limited_total", Counter, Unit::Count, "Pushes with too many qualifiers to be found by any subset of them."),
     ("assetgate_push_references_dropped_total", Counter, Unit::Count, "Referenced blobs and directories of pushes that could not be kept alive."),

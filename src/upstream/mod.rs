@@ -31,6 +31,7 @@ mod outgoing;
 mod pool;
 mod pump;
 mod quoted;
+mod read_back;
 mod response;
 mod sent;
 mod service;

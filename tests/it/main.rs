@@ -35,6 +35,7 @@ mod origin_policy;
 mod origin_proxy;
 mod presence;
 mod probe;
+mod proof;
 mod push;
 mod qualifiers;
 mod readme;

@@ -89,6 +89,9 @@ fn blocks(language: &str) -> Vec<(PathBuf, String)> {
 fn documents() -> Vec<PathBuf> {
     let mut found = vec!["README.md".into(), "envoy/README.md".into()];
     found.push("tests/README.md".into());
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        found.push(Path::new("docs").join(entry.unwrap().file_name()));
+    }
     for entry in std::fs::read_dir(root().join("examples")).unwrap() {
         let name = entry.unwrap().file_name();
         found.push(Path::new("examples").join(name).join("README.md"));

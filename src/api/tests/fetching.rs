@@ -107,6 +107,7 @@ async fn u7_a_checksum_hit_names_the_first_uri() {
     let pinned = sri(DigestFunction::Sha512, b"from the origin");
     let with = [("checksum.sri", pinned.as_str())];
     digest(server.fetch(blob(&[HTTP], &with)).await);
+    server.holds(DigestFunction::Sha256, b"from the origin");
     let (answer, report) = server.fetch_noting(blob(&[MIRROR, HTTP], &with)).await;
     assert_eq!(answer.unwrap().uri, MIRROR);
     assert_eq!(report.outcome, "hit_checksum");

@@ -131,14 +131,18 @@ async fn l2_a_pushed_claim_that_contradicts_its_checksum_is_passed_over() {
         .unwrap();
     let answer = server.fetch(blob(&[HTTP], &with)).await;
     assert_eq!(digest(answer), sha256(b"from the origin"));
-    // Another algorithm than the digest's: a claim nobody can check here.
-    let other = sri(DigestFunction::Sha512, b"whatever");
-    let with = [("checksum.sri", other.as_str())];
-    server.push(push(&[URN], &with, b"claimed")).await.unwrap();
-    assert_eq!(
-        digest(server.fetch(blob(&[URN], &with)).await),
-        sha256(b"claimed")
-    );
+    // Another algorithm than the digest's: the content is read back.
+    server.holds(DigestFunction::Sha256, b"claimed");
+    for (content, code) in [(&b"whatever"[..], Code::NotFound), (b"claimed", Code::Ok)] {
+        let other = sri(DigestFunction::Sha512, content);
+        let with = [("checksum.sri", other.as_str())];
+        server.push(push(&[URN], &with, b"claimed")).await.unwrap();
+        let answer = server.fetch(blob(&[URN], &with)).await;
+        match code {
+            Code::Ok => assert_eq!(digest(answer), sha256(b"claimed")),
+            _ => assert_eq!(inline(answer).0, code),
+        }
+    }
 }
 
 #[tokio::test]

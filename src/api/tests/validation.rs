@@ -180,6 +180,7 @@ async fn v9_announced_functions_and_independent_checksums() {
     let pinned = sri(DigestFunction::Sha512, b"from the origin");
     let mut message = blob(&[HTTP], &[("checksum.sri", &pinned)]);
     message.digest_function = DigestFunction::Blake3.to_wire();
+    server.holds(DigestFunction::Blake3, b"from the origin");
     for fetches in [1, 1] {
         let answer = server.fetch(message.clone()).await.unwrap();
         let want = Digest::of(DigestFunction::Blake3, b"from the origin").unwrap();

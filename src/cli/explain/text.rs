@@ -99,7 +99,10 @@ fn entry(out: &mut String, key: &ExplainedKey, reference: &AssetReference, now: 
     }
     if !reference.verified.is_empty() {
         let names: Vec<String> = reference.verified.iter().map(checksum_name).collect();
-        line(out, "verified", &names.join(", "));
+        let vouches = |c| reference.vouches_for(c) == Some(true);
+        let is_proof = reference.verified.iter().all(vouches);
+        let name = if is_proof { "verified" } else { "claimed" };
+        line(out, name, &names.join(", "));
     }
     let signed = match found.signed {
         true => "yes, validly",
@@ -176,6 +179,7 @@ fn why(missed: Missed) -> &'static str {
         Missed::Absent => "there is nothing",
         Missed::Unusable => "the entry is no reference for this key",
         Missed::Contradicted => "it does not have the checksum that was asked for",
+        Missed::Unproven => "whether it has the checksum that was asked for is not known",
         Missed::HalfPushed => "it was pushed for several URIs, and the first has no entry",
         Missed::Gone => "its content is not in the cache any more",
         Missed::Expired => "it has expired or was withdrawn",

@@ -89,8 +89,13 @@ impl Fingerprints {
                 request.timeout.hash(hasher);
             }),
             headers: self.0.make(|hasher| request.headers.feed(hasher)),
-            caller: self.0.make(|hasher| context.feed(hasher)),
+            caller: self.caller(context),
         }
+    }
+
+    /// What the cache is shown.
+    pub(in crate::resolver) fn caller(&self, context: &CallContext) -> Fingerprint {
+        self.0.make(|hasher| context.feed(hasher))
     }
 
     /// What a fetch is about, as far as a push may change it.

@@ -1,7 +1,7 @@
 //! Stores and caches that are wrong in one way each. The oracle has to find
 //! every one of them; else it says nothing of the real one.
 
-use crate::asset::{AssetKey, AssetKind, AssetReference, KeySpace};
+use crate::asset::{Algorithm, AssetKey, AssetKind, AssetReference, Checksum, KeySpace};
 use crate::clock::Clock;
 use crate::digest::{Digest, Scope};
 use crate::store::{ActionCacheStore, AssetStore, Error, Explained, Lookup, Miss};
@@ -104,6 +104,16 @@ impl AssetStore for Mutated {
             reference.content_time = self.2.now();
         }
         Ok(found)
+    }
+
+    async fn hashes(
+        &self,
+        context: &CallContext,
+        scope: &Scope,
+        digest: &Digest,
+        algorithms: &[Algorithm],
+    ) -> Result<Option<Vec<Checksum>>, Error> {
+        self.0.hashes(context, scope, digest, algorithms).await
     }
 
     async fn is_present(

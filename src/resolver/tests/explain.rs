@@ -53,6 +53,11 @@ fn world_for(missed: Missed) -> (World, Query) {
             put(&world.store, &query, plain, entry);
             return (world, query);
         }
+        Missed::Unproven => {
+            query = super::query(&[FIRST], Some(b"pushed"));
+            let hash = entry.digest.hash().to_owned();
+            entry.digest = Digest::new(DigestFunction::Sha256, &hash, 1 << 40).unwrap();
+        }
         Missed::HalfPushed => {
             at = SECOND;
             entry.uri = FIRST.to_owned();

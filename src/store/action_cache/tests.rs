@@ -48,6 +48,7 @@ pub(in crate::store) fn reference(kind: AssetKind, digest: &Digest) -> AssetRefe
         source: Source::Push,
         validators: Validators::default(),
         verified: Vec::new(),
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     }

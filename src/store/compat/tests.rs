@@ -151,6 +151,7 @@ fn entries_as_it_writes_them() {
         source: Source::Push,
         validators: Validators::default(),
         verified: Vec::new(),
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     };

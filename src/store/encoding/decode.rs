@@ -37,7 +37,7 @@ pub(in crate::store) fn decode_entry(
     let mac = std::mem::take(&mut payload.mac);
     let unsigned = format.mac.as_ref().map(|_| payload.encode_to_vec());
     let detached = read_detached(key.scope.function, &mut payload)?;
-    let reference = read_reference(key, payload)?;
+    let mut reference = read_reference(key, payload)?;
     check_space(key, &reference)?;
     let outputs = read_outputs(key.scope.function, &reference, detached, entry)?;
     if let (Some(keys), Some(unsigned)) = (&format.mac, unsigned) {
@@ -45,6 +45,10 @@ pub(in crate::store) fn decode_entry(
         if !signed_fields(key, encoded, &outputs, &unsigned, verify) {
             return Err("mac");
         }
+        reference.signed_at = reference.signed_at.or(Some(reference.content_time));
+    } else {
+        // Anybody may have written it.
+        reference.signed_at = None;
     }
     Ok((reference, outputs))
 }
@@ -124,6 +128,7 @@ fn read_reference(key: &AssetKey, payload: AssetEntry) -> Result<AssetReference,
             last_modified: text(payload.last_modified),
         },
         verified: verified.collect::<Result<_, _>>()?,
+        signed_at: payload.signed_at.map(read_time).transpose()?,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     })
@@ -165,7 +170,7 @@ fn check_space(key: &AssetKey, reference: &AssetReference) -> Result<(), &'stati
             }
             let comparable = key.kind == AssetKind::Blob
                 && checksum.algorithm().function() == key.scope.function;
-            if comparable && checksum.raw() != reference.digest.raw() {
+            if comparable && !reference.digest.has_hash(checksum.raw()) {
                 return Err("checksum");
             }
             let beside = reference.qualifiers.only(&KeySpace::BESIDE_CHECKSUM);

@@ -63,6 +63,7 @@ fn reference(kind: AssetKind) -> AssetReference {
             last_modified: None,
         },
         verified: vec![Checksum::new(Algorithm::Sha256, &abc().raw()).unwrap()],
+        signed_at: None,
         referenced_blobs: Vec::new(),
         referenced_directories: Vec::new(),
     }
@@ -246,6 +247,15 @@ fn keys_are_what_they_always_were() {
     golden(include_str!("../../../tests/golden/key_v1.txt"), &got);
 }
 
+/// A signed entry that was signed anew a minute after its first time.
+fn renewed() -> rev2::ActionResult {
+    let mut reference = reference(AssetKind::Blob);
+    reference.signed_at = Some(reference.content_time + Duration::from_secs(60));
+    let (key, outputs) = (checksum_key(AssetKind::Blob), outputs(AssetKind::Blob));
+    let (encoded, carrier) = (encoded(&key), Carrier::Metadata);
+    encode_entry(&signing(), &key, &encoded, &reference, &outputs, carrier).0
+}
+
 #[test]
 fn entries_are_what_they_always_were() {
     let withdrawn = Outputs {
@@ -271,6 +281,7 @@ fn entries_are_what_they_always_were() {
     };
     let subset = entry(&subset, &reference(blob), &outputs(blob));
     let (signed, _) = in_full(&signing(), blob, Carrier::Metadata);
+    let renewed = renewed();
     let (carried, payload) = in_full(&Format::default(), blob, Carrier::Blob);
     let got = [
         ("blob", encode(blob, &outputs(blob))),
@@ -281,6 +292,7 @@ fn entries_are_what_they_always_were() {
         ("detached", encode(blob, &detached)),
         ("signed", signed.encode_to_vec()),
         ("carried", carried.encode_to_vec()),
+        ("renewed", renewed.encode_to_vec()),
     ];
     assert_eq!(payload.unwrap().1, payload_of(&entry_of(blob)));
     // The version of the program stands in entries, and is no part of the format.
@@ -290,6 +302,38 @@ fn entries_are_what_they_always_were() {
         (name, entry.encode_to_vec())
     });
     golden(include_str!("../../../tests/golden/entry_v1.txt"), &got);
+}
+
+#[test]
+fn only_a_signature_says_when_it_was_made() {
+    let mut later = reference(AssetKind::Blob);
+    later.signed_at = Some(later.content_time + Duration::from_secs(60));
+    let key = checksum_key(AssetKind::Blob);
+    let outputs = outputs(AssetKind::Blob);
+    let write = |format: &Format, reference: &AssetReference| {
+        let carrier = Carrier::Metadata;
+        encode_entry(format, &key, &encoded(&key), reference, &outputs, carrier).0
+    };
+    let read = |format: &Format, entry: &rev2::ActionResult| {
+        let decoded = decode_whole(format, &key, entry).map(|(reference, _)| reference);
+        decoded.map(|reference| reference.signed_at)
+    };
+    let (plain, signing) = (Format::default(), signing());
+    let first = reference(AssetKind::Blob);
+    // As the release before wrote it, which knew of no such time.
+    let entry = write(&signing, &first);
+    assert_eq!(read(&signing, &entry), Ok(Some(first.content_time)));
+    assert_eq!(read(&plain, &entry), Ok(None));
+    let mut entry = write(&signing, &later);
+    assert_eq!(read(&signing, &entry), Ok(later.signed_at));
+    assert_eq!(read(&plain, &entry), Ok(None));
+    assert_eq!(write(&plain, &later), write(&plain, &first));
+    let metadata = entry.execution_metadata.as_mut().unwrap();
+    let value = &mut metadata.auxiliary_metadata[0].value;
+    let mut payload = AssetEntry::decode(&**value).unwrap();
+    payload.signed_at.as_mut().unwrap().seconds += 1;
+    *value = payload.encode_to_vec();
+    assert_eq!(read(&signing, &entry), Err("mac"));
 }
 
 #[test]

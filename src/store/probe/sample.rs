@@ -266,6 +266,7 @@ impl Maker {
             source: Source::Push,
             validators: Validators::default(),
             verified: Vec::new(),
+            signed_at: None,
             referenced_blobs: Vec::new(),
             referenced_directories: Vec::new(),
         };

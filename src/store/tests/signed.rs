@@ -25,12 +25,17 @@ async fn an_entry_without_a_valid_signature_is_a_miss() {
     put(&unsigned, &key, &reference).await;
     assert_eq!(get(&one, &key).await, miss(Miss::Unusable));
     put(&one, &key, &reference).await;
-    for reader in [&unsigned, &one, &both] {
-        assert_eq!(get(reader, &key).await, hit(&reference));
+    assert_eq!(get(&unsigned, &key).await, hit(&reference));
+    let signed = AssetReference {
+        signed_at: Some(reference.content_time),
+        ..reference.clone()
+    };
+    for reader in [&one, &both] {
+        assert_eq!(get(reader, &key).await, hit(&signed));
     }
     // The first key signs, so the old one does not read what is new.
     put(&both, &key, &reference).await;
-    assert_eq!(get(&both, &key).await, hit(&reference));
+    assert_eq!(get(&both, &key).await, hit(&signed));
     assert_eq!(get(&one, &key).await, miss(Miss::Unusable));
 }
 

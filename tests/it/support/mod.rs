@@ -8,6 +8,7 @@ pub mod client;
 pub mod content;
 pub mod entries;
 pub mod file;
+pub mod forge;
 pub mod forward_proxy;
 pub mod logs;
 pub mod marks;
