@@ -89,6 +89,7 @@ mod tests {
 
     const SHA256_ABC: &str = "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
     const SHA1_ABC: &str = "sha1-qZk+NkcGgWq6PiVxeFDCbJzQ2J0=";
+    const SHA512_ABC: &str = "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==";
     const SHA256_NIL: &str = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
     fn finish(function: DigestFunction, sri: &str) -> Result<(Digest, Vec<Checksum>), Failed> {
@@ -106,7 +107,7 @@ mod tests {
                 (SHA256_ABC.to_owned(), 1),
                 (SHA1_ABC.to_owned(), 1),
                 (format!("{SHA256_NIL} {SHA256_ABC}"), 1),
-                (format!("{SHA256_NIL}\t{SHA1_ABC}\n"), 2),
+                (format!("{SHA256_NIL}\t{SHA512_ABC}\n"), 2),
             ] {
                 let (digest, checksums) = finish(function, &sri).unwrap();
                 assert_eq!(Some(digest), Digest::of(function, b"abc"));
@@ -114,10 +115,13 @@ mod tests {
                 assert!(
                     checksums
                         .iter()
-                        .all(|c| [SHA256_ABC, SHA1_ABC].contains(&&*c.to_string()))
+                        .all(|c| [SHA256_ABC, SHA1_ABC, SHA512_ABC].contains(&&*c.to_string()))
                 );
             }
         }
+        // A weak one does not count beside a stronger one.
+        let weak = format!("{SHA1_ABC} {SHA256_NIL}");
+        assert!(finish(DigestFunction::Sha1, &weak).is_err());
         let failed = finish(DigestFunction::Sha256, SHA256_NIL).unwrap_err();
         assert_eq!(failed.failure, Failure::Mismatch);
         assert_eq!(

@@ -10,7 +10,7 @@
 use std::time::SystemTime;
 
 use super::candidates::past;
-use super::lookup::answer;
+use super::lookup::{Judged, answer};
 use super::{Announce, Answer, Inner, Missed, Query, ResolveError, Resolver};
 use crate::asset::AssetKey;
 use crate::digest::Digest;
@@ -114,8 +114,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         query: &Query,
     ) -> Result<(Vec<ExplainedKey>, Option<Answer>), ResolveError> {
         let (mut keys, mut first) = (Vec::new(), None);
+        let mut judged = Judged::default();
         for wave in self.waves(query) {
-            let mut passed = Vec::new();
             for candidate in wave {
                 let found = self.read(context, query, &candidate.key).await?;
                 let mut confirmed_by = None;
@@ -126,11 +126,11 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                     Ok(lookup)
                 };
                 let accepted = self.accept(query, &candidate, found.lookup.clone());
-                let judged = self.judge(context, query, &candidate, accepted, &mut passed, ask);
-                let judged = judged.await?;
-                let missed = judged.as_ref().err().copied();
+                let accepted = self.judge(context, query, &candidate, accepted, &mut judged, ask);
+                let accepted = accepted.await?;
+                let missed = accepted.as_ref().err().copied();
                 let answers = first.is_none() && missed.is_none();
-                if let (true, Ok(reference)) = (answers, judged) {
+                if let (true, Ok(reference)) = (answers, accepted) {
                     first = Some(answer(&candidate, *reference));
                 }
                 keys.push(ExplainedKey {

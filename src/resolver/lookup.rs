@@ -6,6 +6,7 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use tokio::time::Instant;
 
 use super::candidates::{Candidate, Extent, shown, waves};
 use super::{Answer, Inner, Query, ResolveError, Stats};
@@ -75,8 +76,15 @@ impl Missed {
 /// What one key gave.
 pub(super) type Found = Result<Box<AssetReference>, Missed>;
 
-/// Exact keys that gave nothing, and why.
-pub(super) type Passed = Vec<(AssetKey, Missed)>;
+/// What one look-up remembers from key to key.
+#[derive(Default)]
+pub(super) struct Judged {
+    /// Exact keys that gave nothing, and why.
+    passed: Vec<(AssetKey, Missed)>,
+    /// Until when content may be read back for it: once for all keys, as each
+    /// may lead to other content that somebody else made large.
+    pub(super) deadline: Option<Instant>,
+}
 
 impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     /// Asks the cache, wave by wave. Always asks, also for a query no entry
@@ -87,9 +95,9 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         context: &CallContext,
         query: &Query,
     ) -> Result<Result<Answer, Missed>, ResolveError> {
-        let mut missed = Missed::default();
+        let (mut missed, mut judged) = (Missed::default(), Judged::default());
         for wave in self.waves(query) {
-            match self.first_hit(context, query, &wave).await? {
+            match self.first_hit(context, query, &wave, &mut judged).await? {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(reason) => missed = missed.max(reason),
             }
@@ -121,9 +129,9 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         context: &CallContext,
         query: &Query,
         wave: &[Candidate],
+        judged: &mut Judged,
     ) -> Result<Result<Answer, Missed>, ResolveError> {
         let mut missed = Missed::default();
-        let mut passed = Vec::new();
         let mut left = wave;
         while !left.is_empty() {
             let some = &left[..left.len().min(PARALLEL)];
@@ -141,7 +149,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
                     lookups.clear();
                 }
                 let ask = async |exact: AssetKey| self.ask(context, query, &exact).await;
-                let found = self.judge(context, query, candidate, found, &mut passed, ask);
+                let found = self.judge(context, query, candidate, found, judged, ask);
                 let found = found.await?;
                 count(candidate, &found);
                 match found {
@@ -169,8 +177,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
     }
 
     /// Whether an accepted entry answers the query, and has the checksum it
-    /// names: the one place that decides, for fetches and for explanations. `passed` are the exact keys
-    /// of the same wave that gave nothing, and learns of this one; `ask` looks
+    /// names: the one place that decides, for fetches and for explanations. `judged` is
+    /// what the keys before told, and learns of this one; `ask` looks
     /// a further key up, where the answer depends on one.
     pub(super) async fn judge(
         &self,
@@ -178,7 +186,7 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         query: &Query,
         candidate: &Candidate,
         mut found: Found,
-        passed: &mut Passed,
+        judged: &mut Judged,
         ask: impl AsyncFnOnce(AssetKey) -> Result<Lookup, ResolveError>,
     ) -> Result<Found, ResolveError> {
         if let Some(exact) = found.as_ref().ok().and_then(|f| confirming(candidate, f)) {
@@ -186,21 +194,23 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             found = self.confirm(query, candidate, found, there);
         }
         if let Ok(reference) = &found
-            && let Some((first, reason)) = first_of_push(candidate, passed, reference)
+            && let Some((first, reason)) = first_of_push(candidate, &judged.passed, reference)
             && Box::pin(self.is_half(context, first, *reason, reference)).await?
         {
             found = Err(Missed::HalfPushed);
         }
         // Last, as it may take reading all of the content.
         if let Ok(reference) = &found
-            && let Err(missed) = self.prove(context, query, candidate, reference).await?
+            && let Err(missed) = self
+                .prove(context, query, candidate, reference, judged)
+                .await?
         {
             found = Err(missed);
         }
         if let (Err(reason), KeySpace::Exact { .. }) = (&found, &candidate.key.space)
             && query.request.uris.len() > 1
         {
-            passed.push((candidate.key.clone(), *reason));
+            judged.passed.push((candidate.key.clone(), *reason));
         }
         Ok(found)
     }
@@ -290,7 +300,7 @@ fn confirming(candidate: &Candidate, subset: &AssetReference) -> Option<AssetKey
 /// of, if that is another URI.
 fn first_of_push<'a>(
     candidate: &Candidate,
-    passed: &'a Passed,
+    passed: &'a [(AssetKey, Missed)],
     found: &AssetReference,
 ) -> Option<&'a (AssetKey, Missed)> {
     let space = &candidate.key.space;

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::candidates::Candidate;
+use super::lookup::Judged;
 use super::read_back::Readings;
 use super::{Inner, Missed, Query, ResolveError};
 use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, Integrity, KeySpace};
@@ -74,6 +76,12 @@ impl Proofs {
             hashed: Mutex::new(LruCache::new(REMEMBERED)),
             readings: Readings::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn while_held<T>(&self, then: impl FnOnce(&Self) -> T) -> T {
+        let _held = self.hashed.lock();
+        then(self)
     }
 
     /// Remembers hashes of bytes that this process had and that have this
@@ -173,96 +181,112 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
         query: &Query,
         candidate: &Candidate,
         entry: &AssetReference,
+        judged: &mut Judged,
     ) -> Result<Result<(), Missed>, ResolveError> {
         let Some(integrity) = &query.request.integrity else {
             return Ok(Ok(()));
         };
         let function = query.request.scope.function;
+        let claim = Claim {
+            key: &candidate.key,
+            entry,
+            integrity,
+        };
         match self.shared.proofs.weigh(function, entry, integrity) {
             Proof::Proven => Ok(Ok(())),
             // It claims nothing that there would be to check.
             _ if candidate.unpinned => Ok(Err(Missed::Contradicted)),
-            Proof::Disproven => {
-                false_claim(&candidate.key, entry, integrity);
-                Ok(Err(Missed::Contradicted))
-            }
+            Proof::Disproven => Ok(Err(claim.is_false())),
             Proof::Unknown => {
-                Box::pin(self.check_claim(context, query, &candidate.key, entry, integrity)).await
+                let until = judged.deadline.get_or_insert_with(|| self.until(query));
+                Box::pin(self.check_content(context, query, claim, *until)).await
             }
         }
     }
 
-    /// Reads the content of an entry back to see whether it has the checksum
-    /// that the entry claims it has.
-    async fn check_claim(
+    /// When reading back for a query ends.
+    fn until(&self, query: &Query) -> Instant {
+        let limits = &self.shared.settings.read_back;
+        let wanted = query.request.timeout.filter(|t| !t.is_zero());
+        Instant::now() + wanted.unwrap_or(limits.timeout).min(limits.max_timeout)
+    }
+
+    /// Reads content back to see whether it is what an entry claims it is.
+    async fn check_content(
         &self,
         context: &CallContext,
         query: &Query,
-        key: &AssetKey,
-        entry: &AssetReference,
-        integrity: &Integrity,
+        claim: Claim<'_>,
+        until: Instant,
     ) -> Result<Result<(), Missed>, ResolveError> {
-        let (shared, request) = (&self.shared, &query.request);
-        let limits = &shared.settings.read_back;
-        if entry.kind == AssetKind::Directory || entry.digest.size() > limits.max_size {
-            count("unproven");
-            return Ok(Err(Missed::Unproven));
+        let (shared, scope) = (&self.shared, &query.request.scope);
+        let Claim {
+            entry, integrity, ..
+        } = claim;
+        let max_size = shared.settings.read_back.max_size;
+        if entry.kind == AssetKind::Directory || entry.digest.size() > max_size {
+            return Ok(Err(claim.is_open()));
         }
-        let wanted = request.timeout.filter(|t| !t.is_zero());
-        let time = wanted.unwrap_or(limits.timeout).min(limits.max_timeout);
         let algorithms = integrity.algorithms().into_iter();
-        let algorithms = algorithms.filter(|a| a.function() != request.scope.function);
-        let algorithms = algorithms.collect();
-        let hashes = shared.hashes(context, &request.scope, &entry.digest, algorithms);
-        let hashes = match tokio::time::timeout(time, hashes).await {
-            Err(_) => {
-                count("unproven");
-                return Ok(Err(Missed::Unproven));
-            }
-            Ok(hashes) => hashes,
+        let algorithms = algorithms.filter(|a| a.function() != scope.function);
+        let hashes = shared.hashes(context, scope, &entry.digest, algorithms.collect());
+        let Ok(hashes) = tokio::time::timeout_at(until, hashes).await else {
+            return Ok(Err(claim.is_open()));
         };
         match hashes {
             Ok(Some(hashes)) if integrity.holds_any(&hashes) => {
                 count("right");
                 Ok(Ok(()))
             }
-            Ok(Some(_)) => {
-                false_claim(key, entry, integrity);
-                Ok(Err(Missed::Contradicted))
-            }
+            Ok(Some(_)) => Ok(Err(claim.is_false())),
             Ok(None) => Ok(Err(Missed::Gone)),
-            Err(ResolveError::Upstream(error @ upstream::Error::Corrupt(_))) => {
-                count("unproven");
-                tracing::warn!(%error, "content that was read back is not what its digest says");
-                Ok(Err(Missed::Unproven))
-            }
+            // Nothing of this digest and size can be read, whatever is there.
+            Err(ResolveError::Upstream(upstream::Error::Corrupt(_))) => Ok(Err(claim.is_open())),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Notes that an entry claims what is not so. Who may push, or write the
-/// Action Cache, may cause any number of these.
-fn false_claim(key: &AssetKey, entry: &AssetReference, integrity: &Integrity) {
-    count("wrong");
-    let Some(left_out) = may_log("a reference claims a checksum that its content does not have")
-    else {
-        return;
-    };
-    let uri = key.space.uri().map(|uri| uri.redacted());
-    let checksum = match &key.space {
-        KeySpace::Checksum { checksum, .. } => checksum.to_string(),
-        _ => integrity.to_string(),
-    };
-    tracing::warn!(
-        space = key.space.name(),
-        instance = %key.scope.instance,
-        asset.uri = uri.unwrap_or_default(),
-        checksum,
-        digest = %entry.digest,
-        left_out,
-        "a reference claims a checksum that its content does not have; it is not used"
-    );
+/// What an entry says of its content, and nothing proves.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    key: &'a AssetKey,
+    entry: &'a AssetReference,
+    integrity: &'a Integrity,
+}
+
+impl Claim<'_> {
+    /// Notes that it could not be found out.
+    fn is_open(self) -> Missed {
+        count("unproven");
+        let (space, digest) = (self.key.space.name(), &self.entry.digest);
+        tracing::debug!(space, %digest, "whether content has a checksum is not known");
+        Missed::Unproven
+    }
+
+    /// Notes that it is not so. Who may push, or write the Action Cache, may
+    /// cause any number of these.
+    fn is_false(self) -> Missed {
+        const TEXT: &str = "a reference claims a checksum that its content does not have";
+        count("wrong");
+        if let Some(left_out) = may_log(TEXT) {
+            let checksum = match &self.key.space {
+                KeySpace::Checksum { checksum, .. } => checksum.to_string(),
+                _ => self.integrity.to_string(),
+            };
+            let uri = self.key.space.uri().map(|uri| uri.redacted());
+            tracing::warn!(
+                space = self.key.space.name(),
+                instance = %self.key.scope.instance,
+                asset.uri = uri.unwrap_or_default(),
+                checksum,
+                digest = %self.entry.digest,
+                left_out,
+                "{TEXT}; it is not used"
+            );
+        }
+        Missed::Contradicted
+    }
 }
 
 fn count(result: &'static str) {

@@ -70,7 +70,8 @@ impl<S: AssetStore, F: Fetcher, A> Inner<S, F, A> {
             KeySpace::Checksum { .. } | KeySpace::Fetched { .. }
         );
         let is_old = now.duration_since(at).is_ok_and(|age| age > after);
-        if !is_ours || !is_old {
+        let may_write = &shared.settings.permissions;
+        if !is_ours || !is_old || may_write.check_fetch(&key.scope.instance).is_err() {
             return;
         }
         let Ok(turn) = Arc::clone(&shared.renewals.turns).try_acquire_owned() else {

@@ -276,6 +276,20 @@ async fn reading_back_keeps_to_the_limits_of_a_fetch() {
     fetch.timeout = Some(Duration::from_secs(1).try_into().unwrap());
     assert_eq!(hit(client.fetch_blob(fetch).await), digest);
     assert_eq!(origin.count("/a"), 1);
+    // All that one call reads back has that time together.
+    let slow = sri(Function::Sha384, b"somewhere");
+    let urns: Vec<String> = (0..6).map(|n| format!("urn:proof:slow:{n}")).collect();
+    for urn in &urns {
+        let digest = cache.put(urn.as_bytes());
+        let push = push_blob(&[urn], digest).qualifier(SRI, &slow);
+        client.push_blob(push).await.unwrap();
+    }
+    let mut fetch = fetch_blob(&urns).qualifier(SRI, &slow);
+    fetch.timeout = Some(Duration::from_secs(1).try_into().unwrap());
+    let since = std::time::Instant::now();
+    inline(client.fetch_blob(fetch).await, Code::NotFound);
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 #[tokio::test]

@@ -87,8 +87,24 @@ fn what_was_hashed_is_remembered_where_the_digest_was_seen_to_be_right() {
         kind: AssetKind::Directory,
         ..entry.clone()
     };
-    let found = proofs.weigh(sha256, &tree, &wanted(&[&&right]));
+    let found = proofs.weigh(sha256, &tree, &wanted(&[&right]));
     assert_eq!(found, Proof::Unknown);
+}
+
+#[test]
+fn what_the_digest_proves_waits_for_nothing() {
+    let proofs = Proofs::new();
+    let entry = reference(CONTENT, Source::Fetch);
+    let pinned = wanted(&[&hash(Algorithm::Sha256, CONTENT)]);
+    // With its lock held, weighing would never end if it took it.
+    let proof = proofs.while_held(|proofs| {
+        let (sender, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(proofs.weigh(DigestFunction::Sha256, &entry, &pinned)));
+            told.recv_timeout(Duration::from_secs(10)).ok()
+        })
+    });
+    assert_eq!(proof, Some(Proof::Proven));
 }
 
 #[tokio::test]

@@ -52,7 +52,8 @@ pub fn run(data: &[u8]) {
     is_sound(&format, key, &found, &outputs_found);
     if signed {
         // Nobody but we can sign, and this is all that was ever signed.
-        let own = (reference(key.kind), outputs(key.kind));
+        let mut own = (reference(key.kind), outputs(key.kind));
+        own.0.signed_at = Some(own.0.content_time);
         assert_eq!((&found, &outputs_found), (&own.0, &own.1));
     }
     match &key.space {
