@@ -26,6 +26,8 @@ pub(crate) struct FakeStore {
     pub(crate) contents: Mutex<HashMap<Digest, Vec<u8>>>,
     /// Times it was.
     pub(crate) reads: AtomicUsize,
+    /// Ends the next time.
+    pub(crate) read_error: Mutex<Option<store::Error>>,
     /// Content that is not in the CAS.
     pub(crate) gone: Mutex<HashSet<Digest>>,
     pub(crate) get_error: Mutex<Option<store::Error>>,
@@ -99,7 +101,11 @@ impl AssetStore for Arc<FakeStore> {
         algorithms: &[Algorithm],
     ) -> Result<Option<Vec<Checksum>>, store::Error> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        tokio::task::yield_now().await;
+        // As over a network: others come meanwhile.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if let Some(error) = self.read_error.lock().take() {
+            return Err(error);
+        }
         let contents = self.contents.lock();
         let hashes = contents.get(digest).map(|content| {
             let of = |algorithm: &Algorithm| {

@@ -339,6 +339,16 @@ async fn foreign_entries_are_signed_only_where_they_are_trusted() {
     ] {
         assert!(said.contains(part), "{said}");
     }
+    // Each of the two means nothing without what it is about.
+    let alone = "[references]\nmax_age = \"1h\"\n[compat]\ntrust_unsigned = true\n";
+    let (status, said) = Proxy::new().config(alone).start_to_end().await;
+    assert_eq!(status.code(), Some(64), "{said}");
+    for part in [
+        "`references.max_age` needs",
+        "`compat.trust_unsigned` needs",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
     let trusting = format!("{compat}trust_unsigned = true\n");
     let (_proxy, client) = Proxy::new()
         .config(keyed(&key, &trusting))

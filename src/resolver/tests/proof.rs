@@ -6,6 +6,7 @@ use super::super::Missed;
 use super::super::proof::{Proof, Proofs};
 use super::*;
 use crate::asset::{Algorithm, Checksum};
+use crate::store;
 
 const CONTENT: &[u8] = b"content";
 
@@ -151,4 +152,68 @@ async fn what_is_gone_when_it_is_read_back_is_gone() {
         )
     };
     assert!(answer.as_ref().is_err_and(gone), "{answer:?}");
+}
+
+/// A world in which a push claims these checksums, one a URI, and rightly.
+fn claiming(algorithms: &[Algorithm]) -> (World, Vec<Query>) {
+    let world = World::default();
+    let entry = reference(CONTENT, Source::Push);
+    let contents = &world.store.contents;
+    contents
+        .lock()
+        .insert(entry.digest.clone(), CONTENT.to_vec());
+    let claims = algorithms.iter().enumerate().map(|(index, algorithm)| {
+        let uri = format!("urn:x:{index}");
+        let mut query = query(&[&uri], Some(CONTENT));
+        let integrity = wanted(&[&hash(*algorithm, CONTENT)]);
+        let pair = (CHECKSUM_SRI.to_owned(), integrity.to_string());
+        query.request.qualifiers = Qualifiers::new([pair]).unwrap();
+        query.request.integrity = Some(integrity);
+        put(&world.store, &query, exact(&query, &uri), entry.clone());
+        query
+    });
+    let claims = claims.collect();
+    (world, claims)
+}
+
+fn caller(name: &str) -> CallContext {
+    let mut metadata = tonic::metadata::MetadataMap::new();
+    metadata.insert("authorization", name.parse().unwrap());
+    CallContext::from_caller(&metadata)
+}
+
+#[tokio::test]
+async fn who_waits_for_another_algorithm_reads_next() {
+    let (world, queries) = claiming(&[Algorithm::Sha512, Algorithm::Sha384]);
+    let resolver = world.resolver(Settings::default());
+    let context = CallContext::default();
+    let both = queries.into_iter().map(|q| resolver.fetch(&context, q));
+    let both = futures_util::future::try_join_all(both).await.unwrap();
+    assert_eq!(both.len(), 2);
+    assert_eq!(world.store.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_the_cache_told_one_caller_is_no_news_for_another() {
+    let (world, queries) = claiming(&[Algorithm::Sha512]);
+    let resolver = world.resolver(Settings::default());
+    let refused = super::super::testing::refused(tonic::Code::PermissionDenied);
+    *world.store.read_error.lock() = Some(store::Error::Upstream(refused));
+    let (alice, bob) = (caller("alice"), caller("bob"));
+    let later = async |caller| {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        resolver.fetch(caller, queries[0].clone()).await
+    };
+    let answers = tokio::join!(
+        resolver.fetch(&alice, queries[0].clone()),
+        later(&alice),
+        later(&bob),
+    );
+    let is_refused = |a: &Result<_, ResolveError>| matches!(a, Err(ResolveError::Upstream(_)));
+    assert!(
+        is_refused(&answers.0) && is_refused(&answers.1),
+        "{answers:?}"
+    );
+    assert!(answers.2.is_ok(), "{answers:?}");
+    assert_eq!(world.store.reads.load(Ordering::SeqCst), 2);
 }
