@@ -18,6 +18,20 @@ use parking_lot::Mutex;
 static NEXT: LazyLock<AtomicU64> =
     LazyLock::new(|| AtomicU64::new(uuid::Uuid::new_v4().as_u64_pair().1));
 
+/// Which downstream connection a call came over; an extension of requests to
+/// the embedded cache. The default is this process itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// That of a new connection.
+    #[must_use]
+    pub fn next() -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        Self(CONNECTIONS.fetch_add(1, Relaxed))
+    }
+}
+
 /// How long a call may take in all (`grpc-timeout`); an extension of requests
 /// that say so.
 #[derive(Debug, Clone, Copy)]

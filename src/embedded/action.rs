@@ -28,7 +28,7 @@ const MAGIC: &[u8; 8] = b"AGAC0001";
 const HEADER: usize = MAGIC.len() + 32;
 
 /// Most bytes of Trees one check reads; an entry beyond is a miss.
-const MAX_TREES: u64 = 64 << 20;
+pub(super) const MAX_TREES: u64 = 64 << 20;
 
 fn checksum(key: &Key, payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(key.bytes());
@@ -133,6 +133,14 @@ pub(super) fn is_complete(
     .is_some()
 }
 
+/// The most that a check of `result` holds in memory besides it: its largest
+/// Tree.
+pub(super) fn check_bytes(result: &rev2::ActionResult) -> u64 {
+    let trees = result.output_directories.iter();
+    let sizes = trees.filter_map(|d| u64::try_from(d.tree_digest.as_ref()?.size_bytes).ok());
+    sizes.max().unwrap_or_default().min(MAX_TREES)
+}
+
 /// What has to be stored for a result that names no directories to be
 /// complete, as [`is_complete`] has it; `None` for any other result.
 pub(super) fn files(function: DigestFunction, result: &rev2::ActionResult) -> Option<Vec<Key>> {
@@ -187,7 +195,7 @@ impl Check<'_> {
         if key.size() == 0 {
             return Some(());
         }
-        let tree = Bytes::from(self.store.read(&key)?);
+        let tree = Bytes::from(self.store.read_known(&key)?);
         // Tree: root = 1, children = 2. Directory: files = 1, directories = 2.
         each_field(&tree, |number, directory| match number {
             1 | 2 => each_field(directory, |number, node| match number {
@@ -240,7 +248,7 @@ impl Check<'_> {
     }
 
     fn flush(&mut self) -> Option<()> {
-        let found = self.store.touch_all(&self.keys);
+        let found = self.store.look_at_all(&self.keys);
         let complete = found == self.keys.len();
         self.keys.clear();
         complete.then_some(())

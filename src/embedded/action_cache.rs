@@ -10,11 +10,14 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::key::Key;
-use super::request::{digest, function, instance};
+use super::request::{connection, digest, function, instance};
 use super::status::{blocking, invalid};
 use super::{Inner, action};
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
+
+/// What a check counts at least, of [`super::CHECKS`] for all.
+const CHECK_BYTES: u64 = 8 << 20;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -26,6 +29,7 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         &self,
         request: Request<rev2::GetActionResultRequest>,
     ) -> Result<Response<rev2::ActionResult>, Status> {
+        let connection = connection(&request);
         let request = request.into_inner();
         let instance = instance(&request.instance_name)?;
         let wire = request.action_digest.as_ref();
@@ -36,21 +40,30 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         if !self.0.store.contains(&key) {
             return Err(missing());
         }
-        // Trees are read into memory: not too many at once.
-        let permit = self.0.checks.acquire().await;
+        // Entries and Trees are read into memory: not too many at once.
+        let mut permit = self.0.checks.acquire(connection, CHECK_BYTES).await;
+        let store = Arc::clone(&self.0.store);
+        let read = blocking(move || {
+            let writes = store.recent.writes();
+            Some((action::read(&store, &key)?, writes))
+        });
+        let (result, writes) = read.await?.ok_or_else(missing)?;
+        let bytes = action::check_bytes(&result);
+        if bytes > CHECK_BYTES {
+            drop(permit);
+            permit = self.0.checks.acquire(connection, bytes).await;
+        }
         let store = Arc::clone(&self.0.store);
         let found = blocking(move || {
-            let writes = store.recent.writes();
-            let result = action::read(&store, &key)?;
             let complete = action::is_complete(&store, function, &result);
+            // Until it is over, even if its call is not waited for any more.
+            drop(permit);
             complete.then(|| {
                 store.recent.keep(key, function, &result, writes);
                 result
             })
-        })
-        .await?;
-        drop(permit);
-        found.map(Response::new).ok_or_else(missing)
+        });
+        found.await?.map(Response::new).ok_or_else(missing)
     }
 
     async fn update_action_result(
@@ -69,7 +82,11 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         let key = Key::action(&instance, function, &action);
         let payload = result.encode_to_vec();
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.with_room(|| action::write(&inner.store, key, &payload))).await??;
+        blocking(move || {
+            let write = || action::write(&inner.store, key, &payload);
+            inner.uploads.with_room(None, write)
+        })
+        .await??;
         Ok(Response::new(result))
     }
 }

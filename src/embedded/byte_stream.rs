@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::request::connection;
 use super::status::invalid;
 use super::{Inner, read, write};
 use crate::proto::bytestream as wire;
@@ -38,8 +39,9 @@ impl wire::byte_stream_server::ByteStream for ByteStream {
         request: Request<Streaming<wire::WriteRequest>>,
     ) -> Result<Response<wire::WriteResponse>, Status> {
         let header = name_header(request.metadata())?.map(str::to_owned);
+        let connection = connection(&request);
         let messages = request.into_inner();
-        let response = write::write(&self.0, messages, header.as_deref()).await?;
+        let response = write::write(&self.0, connection, messages, header.as_deref()).await?;
         Ok(Response::new(response))
     }
 

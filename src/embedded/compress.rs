@@ -24,6 +24,9 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// Most bytes that one step gives.
+    pub(super) const STEP: usize = BUFFER;
+
     /// A decoder at the beginning of a stream.
     pub(super) fn new() -> io::Result<Self> {
         let mut inner = zstd::stream::raw::Decoder::new()?;

@@ -32,7 +32,7 @@ use super::key::Key;
 use super::private;
 use super::scan::{self, Found};
 use super::store::{Reservation, Store, gone_or_broken};
-use crate::digest::Hasher;
+use super::verify;
 
 /// Seconds by which file times may lag behind the clock.
 const MARGIN: i64 = 5;
@@ -277,19 +277,7 @@ fn sync_all(_: &File) -> io::Result<()> {
 }
 
 fn is_intact(store: &Store, key: &Key) -> io::Result<bool> {
-    let Some(mut hasher) = key.function().and_then(Hasher::new) else {
-        return Ok(false);
-    };
-    let mut file = File::open(store.disk.path(key))?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => break,
-            n => hasher.update(buffer.get(..n).unwrap_or_default()),
-        }
-    }
-    let function = hasher.function();
-    Ok(Key::blob(function, &hasher.finish()) == *key)
+    verify::is_right(key, &File::open(store.disk.path(key))?)
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ pub(super) const BLOCK: u64 = 4096;
 /// coarse, and a file that is read all the time costs one write in that time.
 const TOUCH_EVERY: u32 = 600;
 
+/// How many seconds the presence of a file is taken for granted: one that was
+/// removed or changed in size by others is claimed no longer than this.
+pub(super) const LOOK_EVERY: u32 = 5;
+
 /// Blocks a file of `size` bytes takes.
 pub(super) fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK)
@@ -32,6 +36,8 @@ pub(super) fn now() -> u32 {
 struct Entry {
     blocks: u32,
     touched: u32,
+    /// When its file was last seen to be there, whole.
+    looked: u32,
 }
 
 /// What [`Index::make_room`] found.
@@ -56,6 +62,9 @@ pub(super) enum Touch {
     /// Stored; its recency on disk is to be renewed.
     Stale,
 }
+
+/// The same, and whether it is time to look at the file.
+pub(super) type Found = (Touch, bool);
 
 /// The index.
 #[derive(Debug)]
@@ -93,21 +102,34 @@ impl Index {
     }
 
     /// Uses `key`: it becomes the last to be evicted.
-    pub(super) fn touch(&mut self, key: &Key, now: u32) -> Touch {
+    pub(super) fn touch(&mut self, key: &Key, now: u32) -> Found {
         let Some(entry) = self.entries.get_mut(key) else {
-            return Touch::Absent;
+            return (Touch::Absent, false);
         };
+        let look = !key.is_action() && now.abs_diff(entry.looked) >= LOOK_EVERY;
         if now.saturating_sub(entry.touched) < TOUCH_EVERY {
-            return Touch::Present;
+            return (Touch::Present, look);
         }
         entry.touched = now;
-        Touch::Stale
+        (Touch::Stale, look)
+    }
+
+    /// Its file was seen to be there, whole.
+    pub(super) fn looked(&mut self, key: &Key, now: u32) {
+        if let Some(entry) = self.entries.peek_mut(key) {
+            entry.looked = now;
+        }
     }
 
     /// Adds or replaces an entry, most recently used.
     pub(super) fn insert(&mut self, key: Key, blocks: u64, touched: u32) {
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let old = self.entries.put(key, Entry { blocks, touched });
+        let entry = Entry {
+            blocks,
+            touched,
+            looked: touched,
+        };
+        let old = self.entries.put(key, entry);
         self.used += u64::from(blocks);
         self.used -= old.map_or(0, |e| u64::from(e.blocks));
     }
@@ -188,7 +210,7 @@ mod tests {
         for n in 0..3 {
             index.insert(key(n), 1, 100);
         }
-        assert_eq!(index.touch(&key(0), 101), Touch::Present);
+        assert_eq!(index.touch(&key(0), 101), (Touch::Present, false));
         assert_eq!(index.make_room(1), Room::Evict(key(1)));
         assert_eq!(index.make_room(1), Room::Reserved);
         assert_eq!(index.bytes(), 3 * BLOCK);
@@ -237,9 +259,10 @@ mod tests {
     fn a_use_reaches_the_disk_only_now_and_then() {
         let mut index = Index::new(9 * BLOCK);
         index.insert(key(1), 1, 1000);
-        assert_eq!(index.touch(&key(1), 1000 + TOUCH_EVERY - 1), Touch::Present);
-        assert_eq!(index.touch(&key(1), 1000 + TOUCH_EVERY), Touch::Stale);
-        assert_eq!(index.touch(&key(1), 1001 + TOUCH_EVERY), Touch::Present);
-        assert_eq!(index.touch(&key(2), 0), Touch::Absent);
+        let touch = |index: &mut Index, now| index.touch(&key(1), now).0;
+        assert_eq!(touch(&mut index, 1000 + TOUCH_EVERY - 1), Touch::Present);
+        assert_eq!(touch(&mut index, 1000 + TOUCH_EVERY), Touch::Stale);
+        assert_eq!(touch(&mut index, 1001 + TOUCH_EVERY), Touch::Present);
+        assert_eq!(index.touch(&key(2), 0), (Touch::Absent, false));
     }
 }

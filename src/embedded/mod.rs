@@ -28,25 +28,29 @@ mod read;
 mod recent;
 mod request;
 mod resource;
+mod room;
 mod scan;
+mod shares;
 mod status;
 mod store;
+mod stored;
 mod tree;
 mod upload;
 mod uploads;
+mod verify;
 mod write;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
 use crate::digest::{Digest, Scope};
 use crate::proto::{MAX_NATIVE_MESSAGE, bytestream, rev2};
 
 use durability::{Maintenance, State};
+use shares::Shares;
 use store::Store;
 
 /// Bytes of blobs in one batch call. Messages that carry them must stay under
@@ -56,8 +60,9 @@ const MAX_BATCH: u64 = (4 << 20) - (256 << 10);
 /// Smallest cache that is of any use.
 const MIN_SIZE: u64 = 64 << 10;
 
-/// Action results checked at a time; each may read Trees into memory.
-const MAX_CHECKS: usize = 8;
+/// Bytes that the checks of action results may take: each counts 8 MiB or its
+/// largest Tree.
+const CHECKS: u64 = 128 << 20;
 
 /// What an embedded cache needs to know.
 #[derive(Debug, Clone)]
@@ -101,7 +106,7 @@ pub struct Embedded(Arc<Inner>);
 struct Inner {
     store: Arc<Store>,
     uploads: Arc<uploads::Uploads>,
-    checks: Semaphore,
+    checks: Shares,
     _maintenance: Maintenance,
 }
 
@@ -135,7 +140,7 @@ impl Embedded {
         let store = Arc::new(Store::new(disk, settings.max_size));
         store.fill(&scan.good);
         scan.broken.iter().for_each(|key| store.discard(key));
-        let uploads = Arc::new(uploads::Uploads::new(settings.max_size / 4));
+        let uploads = Arc::new(uploads::Uploads::new(settings.max_size));
         let pruned = Arc::clone(&uploads);
         let maintenance = Maintenance::start(
             Arc::clone(&store),
@@ -150,7 +155,7 @@ impl Embedded {
         Ok(Self(Arc::new(Inner {
             store,
             uploads,
-            checks: Semaphore::new(MAX_CHECKS),
+            checks: Shares::with_whole(CHECKS),
             _maintenance: maintenance.map_err(failed)?,
         })))
     }
@@ -183,25 +188,6 @@ impl Embedded {
             .add_service(byte_stream.max_decoding_message_size(max))
             .add_service(actions.max_decoding_message_size(max))
             .add_service(capabilities.max_decoding_message_size(max))
-    }
-}
-
-impl Inner {
-    /// Runs `write`, and once more if it fails for want of room that uploads
-    /// hold on which nobody works.
-    fn with_room<T>(
-        &self,
-        mut write: impl FnMut() -> Result<T, store::Error>,
-    ) -> Result<T, store::Error> {
-        match write() {
-            Err(store::Error::NoRoom) if self.uploads.drop_idle() => write(),
-            Err(store::Error::DiskFull) => {
-                // Room for the next one; this one may be half written.
-                self.uploads.drop_idle();
-                Err(store::Error::DiskFull)
-            }
-            result => result,
-        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! `ByteStream.Read`: a blob in messages of 128 KiB, the next one read from
 //! disk while the client takes the last.
 //!
+//! A read of a whole blob is hashed on its way, and its last message sent only
+//! if all was right. Of a read of a part the file is hashed before, unless it
+//! is the one that was found right.
+//!
 //! Not for: choosing between services (`byte_stream.rs`).
 //! Called by: `byte_stream.rs`.
 
@@ -21,6 +25,9 @@ use super::key::Key;
 use super::request::is_empty_blob;
 use super::resource::Blob;
 use super::status::{blob_not_found, blocking, invalid};
+use super::store::Store;
+use super::verify::{Stamp, Verifier};
+use crate::digest::Digest;
 use crate::proto::bytestream::{ReadRequest, ReadResponse};
 
 /// Bytes of a blob in one message.
@@ -42,13 +49,11 @@ pub(super) async fn read(inner: &Arc<Inner>, request: &ReadRequest) -> Result<Ch
     let offset = u64::try_from(request.read_offset).ok();
     let store = Arc::clone(&inner.store);
     let (first, rest) = blocking(move || {
-        let file = if is_empty_blob(blob.function, &blob.digest) {
-            None
-        } else {
-            let key = Key::blob(blob.function, &blob.digest);
-            let file = store.open(&key);
-            Some(file.ok_or_else(|| blob_not_found(&blob.digest))?)
-        };
+        let empty = is_empty_blob(blob.function, &blob.digest);
+        let key = Key::blob(blob.function, &blob.digest);
+        if !empty && !store.touch(&key) {
+            return Err(blob_not_found(&blob.digest));
+        }
         let offset = offset.filter(|o| *o <= size).ok_or_else(|| {
             let message = format!("read_offset: it is not within the {size} bytes of the blob");
             Status::out_of_range(message)
@@ -57,8 +62,20 @@ pub(super) async fn read(inner: &Arc<Inner>, request: &ReadRequest) -> Result<Ch
             0 => size,
             limit => size.min(offset.saturating_add(limit)),
         };
+        let (file, check) = match (empty, offset == 0 && end == size) {
+            (true, _) => (None, None),
+            (false, true) => Check::open(store, key, blob.digest)?,
+            (false, false) => {
+                let file = store.open_verified(&key);
+                (
+                    Some(file.ok_or_else(|| blob_not_found(&blob.digest))?),
+                    None,
+                )
+            }
+        };
         let source = Source {
             file,
+            check,
             offset,
             end,
             encoder: blob.zstd.then(Encoder::new).transpose().map_err(failed)?,
@@ -95,10 +112,69 @@ fn chunks(first: Bytes, rest: Source) -> Chunks {
 
 type Ahead = JoinHandle<Result<(Bytes, Source), Status>>;
 
+/// The check of a whole blob while it is read.
+struct Check {
+    store: Arc<Store>,
+    key: Key,
+    digest: Digest,
+    stamp: Stamp,
+    verifier: Verifier,
+}
+
+impl Check {
+    fn open(
+        store: Arc<Store>,
+        key: Key,
+        digest: Digest,
+    ) -> Result<(Option<File>, Option<Box<Self>>), Status> {
+        let opened = store.open(&key).zip(Verifier::new(&key));
+        let Some(((file, stamp), verifier)) = opened else {
+            return Err(blob_not_found(&digest));
+        };
+        let check = Self {
+            store,
+            key,
+            digest,
+            stamp,
+            verifier,
+        };
+        Ok((Some(file), Some(Box::new(check))))
+    }
+
+    /// All was read.
+    fn finish(self) -> Result<(), Status> {
+        if self.verifier.is_right() {
+            self.store.found_right(self.key, self.stamp);
+            return Ok(());
+        }
+        Err(Self::damaged(
+            &self.store,
+            &self.key,
+            &self.digest,
+            &self.stamp,
+        ))
+    }
+
+    /// The file became shorter meanwhile.
+    fn cut_off(self) -> Status {
+        Self::damaged(&self.store, &self.key, &self.digest, &self.stamp)
+    }
+
+    /// NOT_FOUND even if some was sent: what the client has to do is to get
+    /// the blob anew, and this is what makes it.
+    fn damaged(store: &Store, key: &Key, digest: &Digest, stamp: &Stamp) -> Status {
+        store.forget_file(key, stamp);
+        Status::not_found(format!(
+            "the blob {digest} was damaged on disk and is no longer in this cache"
+        ))
+    }
+}
+
 /// What is left to send.
 struct Source {
     /// None for the empty blob.
     file: Option<File>,
+    check: Option<Box<Check>>,
     offset: u64,
     end: u64,
     encoder: Option<Encoder>,
@@ -115,12 +191,28 @@ impl Source {
     fn next(mut self) -> Result<(Bytes, Self), Status> {
         let length = (self.end - self.offset).min(CHUNK);
         let mut plain = vec![0; usize::try_from(length).unwrap_or_default()];
-        if let Some(file) = &self.file {
-            file.read_exact_at(&mut plain, self.offset)
-                .map_err(failed)?;
+        let read = match &self.file {
+            Some(file) => file.read_exact_at(&mut plain, self.offset),
+            None => Ok(()),
+        };
+        match (read, self.check.take()) {
+            (Err(e), Some(check)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(check.cut_off());
+            }
+            (read, check) => {
+                read.map_err(failed)?;
+                self.check = check;
+            }
         }
         self.offset += length;
         self.done = self.offset >= self.end;
+        if let Some(mut check) = self.check.take() {
+            check.verifier.update(&plain);
+            match self.done {
+                true => check.finish()?,
+                false => self.check = Some(check),
+            }
+        }
         let data = match self.encoder.take() {
             None => plain,
             Some(mut encoder) => {

@@ -7,6 +7,7 @@
 use tonic::Status;
 
 use super::status::invalid;
+use crate::call::ConnectionId;
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::proto::rev2;
 
@@ -53,4 +54,10 @@ pub(super) fn digest(
 /// Whether `digest` is that of no bytes: always present, never stored.
 pub(super) fn is_empty_blob(function: DigestFunction, digest: &Digest) -> bool {
     digest.is_empty() && Digest::of(function, b"").is_some_and(|d| d == *digest)
+}
+
+/// The connection that a request came over; those of this process are one.
+pub(super) fn connection<T>(request: &tonic::Request<T>) -> ConnectionId {
+    let id = request.extensions().get().copied();
+    id.unwrap_or_default()
 }

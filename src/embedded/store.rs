@@ -7,8 +7,7 @@
 //! Not for: what the bytes mean (`action.rs`, `tree.rs`).
 //! Called by: the services, `upload.rs`, `durability.rs`.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +19,7 @@ use super::index::{self, Index, Room, Touch};
 use super::key::Key;
 use super::recent::Recent;
 use super::scan::Found;
+use super::verify::Verified;
 use crate::digest::Digest;
 
 /// Why something could not be stored or read.
@@ -71,7 +71,7 @@ impl From<io::Error> for Error {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) disk: Disk,
-    index: Mutex<Index>,
+    pub(super) index: Mutex<Index>,
     /// Held while files appear under or vanish from their final names, so
     /// that the removal of an old file cannot hit a new one. Readers and
     /// lookups do not take it. Taken before `index`.
@@ -80,6 +80,8 @@ pub(super) struct Store {
     touched: Mutex<Vec<Key>>,
     /// Entries read lately.
     pub(super) recent: Recent,
+    /// Files found right lately.
+    pub(super) verified: Verified,
     /// Whether anything was written since the last sync.
     pub(super) dirty: AtomicBool,
     /// Whether recency is known; nothing is evicted before.
@@ -96,6 +98,7 @@ impl Store {
             files: Mutex::new(()),
             touched: Mutex::default(),
             recent: Recent::default(),
+            verified: Verified::default(),
             dirty: AtomicBool::new(false),
             settled: Default::default(),
             max_size,
@@ -141,6 +144,14 @@ impl Store {
         self.touch_all(std::slice::from_ref(key)) == 1
     }
 
+    /// Which of the keys, by their number, are not stored. From memory.
+    pub(super) fn absent(&self, keys: &[Key]) -> Vec<usize> {
+        let index = self.index.lock();
+        let absent = keys.iter().enumerate();
+        let absent = absent.filter(|(_, key)| !index.contains(key));
+        absent.map(|(n, _)| n).collect()
+    }
+
     /// Uses the keys that are stored and says how many are. From memory.
     pub(super) fn touch_all(&self, keys: &[Key]) -> usize {
         let mut found = 0;
@@ -149,14 +160,18 @@ impl Store {
     }
 
     /// Uses the keys that are stored and tells for each whether it is. From
-    /// memory.
-    pub(super) fn touch_each(&self, keys: &[Key], mut tell: impl FnMut(usize, bool)) {
+    /// memory. Returns those whose files are to be looked at.
+    pub(super) fn touch_each(&self, keys: &[Key], mut tell: impl FnMut(usize, bool)) -> Vec<Key> {
         let now = index::now();
         let mut stale = Vec::new();
+        let mut unlooked = Vec::new();
         let mut index = self.index.lock();
         for (n, key) in keys.iter().enumerate() {
-            let touch = index.touch(key, now);
+            let (touch, look) = index.touch(key, now);
             tell(n, touch != Touch::Absent);
+            if look {
+                unlooked.push(*key);
+            }
             if touch == Touch::Stale {
                 stale.push(*key);
             }
@@ -165,6 +180,7 @@ impl Store {
         if !stale.is_empty() {
             self.touched.lock().append(&mut stale);
         }
+        unlooked
     }
 
     /// Records on disk what was used since the last call.
@@ -177,42 +193,11 @@ impl Store {
         }
     }
 
-    /// Opens a blob. `None` if it is not stored, or no longer what it was.
-    pub(super) fn open(&self, key: &Key) -> Option<File> {
-        if !self.touch(key) {
-            return None;
-        }
-        let opened = File::open(self.disk.path(key));
-        let intact = |file: &File| file.metadata().is_ok_and(|m| m.len() == key.size());
-        match opened {
-            Ok(file) if intact(&file) => return Some(file),
-            Err(e) if !gone_or_broken(&e) => {
-                tracing::error!(error = %e, "a stored blob cannot be opened");
-                return None;
-            }
-            _ => {}
-        }
-        self.forget_broken(key);
-        None
-    }
-
-    /// Reads a whole blob. `None` as in [`Store::open`].
-    pub(super) fn read(&self, key: &Key) -> Option<Vec<u8>> {
-        let mut file = self.open(key)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(key.size()).ok()?);
-        match file.read_to_end(&mut bytes) {
-            Ok(_) => Some(bytes),
-            Err(error) => {
-                tracing::error!(%error, "a stored blob cannot be read");
-                None
-            }
-        }
-    }
-
-    /// Removes a blob whose file does not have its size.
+    /// Removes a blob whose file does not have its size, or an Action Cache
+    /// entry without one.
     pub(super) fn forget_broken(&self, key: &Key) {
         self.forget(key, |path| match path.metadata() {
-            Ok(metadata) => metadata.len() != key.size(),
+            Ok(metadata) => !key.is_action() && metadata.len() != key.size(),
             Err(error) => gone_or_broken(&error),
         });
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::disk::Temp;
 use super::key::Key;
+use super::room::Room;
 use super::store::{Error, Reservation, Store};
 use crate::digest::{Digest, DigestFunction, Hasher};
 
@@ -23,6 +24,8 @@ pub(super) struct Upload {
     hasher: Hasher,
     temp: Option<Temp>,
     reserved: Reservation,
+    /// What it may take while it is unfinished.
+    pub(super) room: Room,
 }
 
 impl Upload {
@@ -31,6 +34,7 @@ impl Upload {
         store: &Arc<Store>,
         function: DigestFunction,
         digest: &Digest,
+        room: Room,
     ) -> Result<Self, Error> {
         let (size, max) = (digest.size(), store.max_size());
         if size > max {
@@ -42,8 +46,14 @@ impl Upload {
             hasher: Hasher::new(function).ok_or(Error::Function(function))?,
             temp: None,
             reserved: store.reserve(0)?,
+            room,
             store: Arc::clone(store),
         })
+    }
+
+    /// How far it is after `more` bytes, if they are of the blob.
+    pub(super) fn after(&self, more: u64) -> u64 {
+        self.written().saturating_add(more).min(self.digest.size())
     }
 
     /// Bytes written so far.

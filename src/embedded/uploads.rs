@@ -4,7 +4,8 @@
 //! They live as long as the process: a client that resumes after a restart
 //! learns from `QueryWriteStatus` that it has to begin again. Those nobody
 //! works on are bounded in number, bytes and age, and go first when space is
-//! needed.
+//! needed. The one that goes beyond its share goes when others wait for that
+//! and it is slow.
 //!
 //! Not for: the bytes (`upload.rs`).
 //! Called by: `write.rs`.
@@ -16,16 +17,27 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::index;
+use super::room::Rooms;
+use super::store;
 use super::upload::Upload;
 
 /// Seconds an upload is kept that nobody works on.
-const MAX_AGE: u32 = 3600;
+const MAX_AGE: u32 = 120;
 /// Each holds an open file.
 const MAX_COUNT: usize = 256;
+
+/// While others wait to go beyond their share, the upload that does has to get
+/// on by so much in such a time.
+const LEAST_BEYOND: u64 = 8 << 20;
+const LEAST_BEYOND_IN: Duration = Duration::from_secs(15);
+
+/// How long what needs space waits for uploads to end that it told to.
+const YIELD: Duration = Duration::from_secs(10);
 
 /// How long to wait for a call on a dead connection to let go of its upload.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -34,6 +46,7 @@ const TAKE_OVER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Uploads {
     slots: Mutex<HashMap<[u8; 32], Arc<Slot>>>,
+    pub(super) rooms: Rooms,
     max_idle_bytes: u64,
 }
 
@@ -45,6 +58,9 @@ pub(super) struct Slot {
     let_go: Mutex<CancellationToken>,
     committed: AtomicU64,
     used: AtomicU32,
+    /// Since when it goes beyond its share with others waiting for that, and
+    /// how far it was.
+    beyond: Mutex<Option<(Instant, u64)>>,
 }
 
 /// The right to work on an upload.
@@ -56,10 +72,35 @@ pub(super) struct Claim {
 }
 
 impl Slot {
+    /// Whether nobody works on it.
+    fn is_idle(&self) -> bool {
+        self.upload.try_lock().is_ok()
+    }
+
     /// Notes how far the upload is.
     pub(super) fn progress(&self, committed: u64) {
         self.committed.store(committed, Ordering::Relaxed);
         self.used.store(index::now(), Ordering::Relaxed);
+    }
+
+    /// Notes that the upload goes beyond its share.
+    pub(super) fn goes_beyond(&self) {
+        let committed = self.committed.load(Ordering::Relaxed);
+        *self.beyond.lock() = Some((Instant::now(), committed));
+    }
+
+    /// Whether it goes beyond its share, and too slowly for those that wait.
+    fn holds_up(&self, wanted: bool) -> bool {
+        let committed = self.committed.load(Ordering::Relaxed);
+        let mut beyond = self.beyond.lock();
+        let Some((since, bytes)) = *beyond else {
+            return false;
+        };
+        if !wanted || committed - bytes.min(committed) >= LEAST_BEYOND {
+            *beyond = Some((Instant::now(), committed));
+            return false;
+        }
+        since.elapsed() >= LEAST_BEYOND_IN
     }
 
     /// Claims an upload that only its creator knows.
@@ -90,11 +131,12 @@ fn id(name: &str) -> [u8; 32] {
 }
 
 impl Uploads {
-    /// No uploads; idle ones may take `max_idle_bytes`.
-    pub(super) fn new(max_idle_bytes: u64) -> Self {
+    /// No uploads, in a cache of `max_size` bytes.
+    pub(super) fn new(max_size: u64) -> Self {
         Self {
             slots: Mutex::default(),
-            max_idle_bytes,
+            rooms: Rooms::new(max_size),
+            max_idle_bytes: max_size / 4,
         }
     }
 
@@ -146,8 +188,81 @@ impl Uploads {
         self.drop_oldest_while(|_, _, _| true) > 0
     }
 
-    /// Drops idle uploads that are too old or too many.
+    /// Waits until the upload of a claim has room for `bytes`.
+    pub(super) async fn extend(&self, claim: &mut Claim, bytes: u64) {
+        let Some(upload) = claim.upload.as_mut() else {
+            return;
+        };
+        if self.rooms.beyond_is_held() {
+            self.drop_holding_up(|slot| slot.beyond.lock().is_some() && slot.is_idle());
+        }
+        self.rooms.extend(&mut upload.room, bytes).await;
+        if upload.room.is_beyond() {
+            claim.slot.goes_beyond();
+        }
+    }
+
+    /// Drops the uploads that `holds_up`, whether or not somebody works on
+    /// them.
+    fn drop_holding_up(&self, holds_up: impl Fn(&Slot) -> bool) {
+        let mut dropped = Vec::new();
+        self.slots.lock().retain(|_, slot| {
+            let goes = holds_up(slot);
+            if goes {
+                slot.let_go.lock().cancel();
+                dropped.push(Arc::clone(slot));
+            }
+            !goes
+        });
+        drop(dropped);
+    }
+
+    /// Makes room for what finds none: drops the uploads that nobody works on
+    /// or, if there are none, the largest but `own`. False if there is none.
+    fn make_way(&self, own: Option<&Arc<Slot>>) -> bool {
+        if self.drop_idle() {
+            return true;
+        }
+        let slots = self.slots.lock();
+        let others = slots
+            .iter()
+            .filter(|(_, slot)| own.is_none_or(|own| !Arc::ptr_eq(own, slot)));
+        let largest = others.max_by_key(|(_, slot)| slot.committed.load(Ordering::Relaxed));
+        let Some((_, largest)) = largest else {
+            return false;
+        };
+        largest.let_go.lock().cancel();
+        true
+    }
+
+    /// Runs `write` until it finds room, for as long as others can make way.
+    pub(super) fn with_room<T>(
+        &self,
+        own: Option<&Arc<Slot>>,
+        mut write: impl FnMut() -> Result<T, store::Error>,
+    ) -> Result<T, store::Error> {
+        let begun = Instant::now();
+        loop {
+            match write() {
+                Err(store::Error::NoRoom) if begun.elapsed() < YIELD && self.make_way(own) => {
+                    // Whoever was told to needs a moment.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(store::Error::DiskFull) => {
+                    // Room for the next one; this one may be half written.
+                    self.drop_idle();
+                    return Err(store::Error::DiskFull);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Drops idle uploads that are too old or too many, and what holds others
+    /// up.
     pub(super) fn prune(&self) {
+        let wanted = self.rooms.beyond_is_wanted();
+        self.drop_holding_up(|slot| slot.holds_up(wanted));
         let now = index::now();
         self.drop_oldest_while(|used, count, bytes| {
             let old = now.saturating_sub(used) >= MAX_AGE;
@@ -159,7 +274,7 @@ impl Uploads {
     /// says so of its time of use, the number and the bytes of what is left.
     fn drop_oldest_while(&self, goes: impl Fn(u32, usize, u64) -> bool) -> usize {
         let mut slots = self.slots.lock();
-        let idle = slots.iter().filter(|(_, s)| s.upload.try_lock().is_ok());
+        let idle = slots.iter().filter(|(_, s)| s.is_idle());
         let mut idle: Vec<_> = idle
             .map(|(id, s)| {
                 let used = s.used.load(Ordering::Relaxed);

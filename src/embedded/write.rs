@@ -2,15 +2,19 @@
 //!
 //! Offsets count bytes of the blob, except that on a compressed upload all
 //! offsets but the first of a call add *compressed* bytes, as REv2 has it. A
-//! blob that is present, or becomes so meanwhile, ends the call at once.
+//! blob that is present, or becomes so meanwhile, ends the call at once. A call
+//! whose upload has no room is not read until it has (`room.rs`).
 //!
 //! Not for: hashing and publishing (`upload.rs`), keeping what a broken
 //! connection left (`uploads.rs`).
 //! Called by: `byte_stream.rs`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::Inner;
@@ -18,17 +22,25 @@ use super::compress::Decoder;
 use super::key::Key;
 use super::request::is_empty_blob;
 use super::resource::Blob;
+use super::room::Room;
 use super::status::{blocking, invalid};
 use super::upload::Upload;
 use super::uploads::{Claim, Slot};
+use crate::call::ConnectionId;
 use crate::proto::bytestream::{QueryWriteStatusResponse, WriteRequest, WriteResponse};
 
 /// Bytes collected before the disk is visited.
 const HOP: usize = 256 << 10;
 
+/// A call has to bring so much, or end, in such a time; what it waits for room
+/// does not count.
+const LEAST_PROGRESS: usize = 16 << 10;
+const IDLE: Duration = Duration::from_secs(120);
+
 /// Receives a blob.
 pub(super) async fn write(
     inner: &Arc<Inner>,
+    connection: ConnectionId,
     mut messages: Streaming<WriteRequest>,
     header: Option<&str>,
 ) -> Result<WriteResponse, Status> {
@@ -40,6 +52,7 @@ pub(super) async fn write(
         key: Key::blob(blob.function, &blob.digest),
         blob,
         inner: Arc::clone(inner),
+        connection,
         name: first.resource_name.clone(),
     };
     if target.is_present() {
@@ -52,10 +65,11 @@ pub(super) async fn write(
         pending: Vec::new(),
         pending_bytes: 0,
         next_offset: first.write_offset,
+        progress: Progress::new(),
     };
     tokio::select! {
         result = call.run(first, &mut messages) => result,
-        () = let_go.cancelled() => Err(Status::aborted("another call resumed this upload")),
+        () = let_go.cancelled() => Err(lost()),
     }
 }
 
@@ -81,6 +95,7 @@ pub(super) fn status(inner: &Arc<Inner>, name: &str) -> Result<QueryWriteStatusR
 /// What is written, and where.
 struct Target {
     inner: Arc<Inner>,
+    connection: ConnectionId,
     name: String,
     blob: Blob,
     key: Key,
@@ -103,7 +118,15 @@ impl Target {
     async fn open(self, first: &WriteRequest) -> Result<Sink, Status> {
         let decoder = self.blob.zstd.then(Decoder::new).transpose();
         let decoder = decoder.map_err(|e| Status::internal(e.to_string()))?;
-        let begin = || Upload::new(&self.inner.store, self.blob.function, &self.blob.digest);
+        let begin = || {
+            let room = Room::new(self.connection);
+            Upload::new(
+                &self.inner.store,
+                self.blob.function,
+                &self.blob.digest,
+                room,
+            )
+        };
         let claim = match u64::try_from(first.write_offset) {
             Err(_) => return Err(invalid("write_offset", "it cannot be negative")),
             // All in one message: nothing that could be resumed.
@@ -144,15 +167,22 @@ struct Sink {
 impl Sink {
     /// Writes, and finishes if `finish`, off this thread.
     async fn feed(mut self, pieces: Vec<Bytes>, finish: bool) -> Result<Self, Status> {
-        blocking(move || {
-            let result = self.feed_here(&pieces, finish);
-            if finish || result.is_err() {
-                // Whatever went wrong, going on with this upload cannot help.
-                self.give_up();
-            }
-            result.map(|()| self)
-        })
-        .await?
+        let mut pieces = VecDeque::from(pieces);
+        loop {
+            let (sink, rest, fed) = blocking(move || {
+                let fed = self.feed_here(&mut pieces, finish);
+                if matches!(fed, Ok(None)) && finish || fed.is_err() {
+                    // Whatever went wrong, going on with this upload cannot help.
+                    self.give_up();
+                }
+                (self, pieces, fed)
+            })
+            .await?;
+            (self, pieces) = (sink, rest);
+            let Some(bytes) = fed? else { return Ok(self) };
+            let uploads = &self.target.inner.uploads;
+            uploads.extend(&mut self.claim, bytes).await;
+        }
     }
 
     /// Removes the upload: it is done, or of no use.
@@ -162,34 +192,84 @@ impl Sink {
         uploads.forget(&self.target.name, &self.claim.slot);
     }
 
-    fn feed_here(&mut self, pieces: &[Bytes], finish: bool) -> Result<(), Status> {
-        for piece in pieces {
-            match self.decoder.take() {
-                None => self.put(piece)?,
+    /// Takes pieces from the front while there is room for them. If there is
+    /// not, returns for how many bytes there should be.
+    fn feed_here(
+        &mut self,
+        pieces: &mut VecDeque<Bytes>,
+        finish: bool,
+    ) -> Result<Option<u64>, Status> {
+        while let Some(piece) = pieces.front_mut() {
+            let lacking = match self.decoder.take() {
+                None => self.put_plain(piece, finish)?,
                 Some(mut decoder) => {
-                    self.put_compressed(&mut decoder, piece)?;
+                    let lacking = self.put_compressed(&mut decoder, piece)?;
                     self.decoder = Some(decoder);
+                    lacking
                 }
+            };
+            if lacking.is_some() {
+                self.note_progress();
+                return Ok(lacking);
             }
+            pieces.pop_front();
         }
-        if finish {
-            if self.decoder.as_ref().is_some_and(|d| !d.at_end()) {
-                return Err(invalid("data", "the zstd stream is cut off"));
-            }
-            let upload = self.claim.upload.take().ok_or_else(lost)?;
-            upload.finish()?;
-        } else if let Some(upload) = &*self.claim.upload {
-            self.claim.slot.progress(upload.written());
+        if !finish {
+            self.note_progress();
+            return Ok(None);
         }
-        Ok(())
+        if self.decoder.as_ref().is_some_and(|d| !d.at_end()) {
+            return Err(invalid("data", "the zstd stream is cut off"));
+        }
+        let upload = self.claim.upload.take().ok_or_else(lost)?;
+        upload.finish()?;
+        Ok(None)
     }
 
-    fn put_compressed(&mut self, decoder: &mut Decoder, piece: &[u8]) -> Result<(), Status> {
-        let mut rest = piece;
+    fn note_progress(&self) {
+        if let Some(upload) = &*self.claim.upload {
+            self.claim.slot.progress(upload.written());
+        }
+    }
+
+    /// For how many bytes there should be room so that `more` can be written,
+    /// if there is not.
+    fn lacking(&self, more: u64) -> Result<Option<u64>, Status> {
+        let upload = self.claim.upload.as_ref().ok_or_else(lost)?;
+        let end = upload.after(more);
+        Ok((!upload.room.covers(end)).then_some(end))
+    }
+
+    fn put_plain(&mut self, piece: &Bytes, last: bool) -> Result<Option<u64>, Status> {
+        // What ends an upload is stored at once.
+        if !last {
+            let more = (piece.len() as u64).saturating_sub(self.skip);
+            let lacking = self.lacking(more)?;
+            if lacking.is_some() {
+                return Ok(lacking);
+            }
+        }
+        self.put(piece)?;
+        Ok(None)
+    }
+
+    fn put_compressed(
+        &mut self,
+        decoder: &mut Decoder,
+        piece: &mut Bytes,
+    ) -> Result<Option<u64>, Status> {
         loop {
+            let more = (Decoder::STEP as u64).saturating_sub(self.skip);
+            let lacking = self.lacking(more)?;
+            if lacking.is_some() {
+                return Ok(lacking);
+            }
+            let mut rest = &**piece;
             let plain = decoder.step(&mut rest).map_err(|e| invalid("data", e))?;
+            let taken = piece.len() - rest.len();
+            piece.advance(taken);
             if plain.is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             self.put(plain)?;
         }
@@ -201,13 +281,23 @@ impl Sink {
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let bytes = bytes.get(skip..).unwrap_or_default();
         let upload = self.claim.upload.as_mut().ok_or_else(lost)?;
-        self.target.inner.with_room(|| upload.write(bytes))?;
+        let uploads = &self.target.inner.uploads;
+        uploads.with_room(Some(&self.claim.slot), || upload.write(bytes))?;
         Ok(())
     }
 }
 
+fn idle() -> Status {
+    let seconds = IDLE.as_secs();
+    Status::deadline_exceeded(format!(
+        "less than {LEAST_PROGRESS} bytes of this upload came in {seconds} s; it was given up"
+    ))
+}
+
 fn lost() -> Status {
-    Status::aborted("this upload was given up")
+    Status::aborted(
+        "this upload was given up: another call resumed it, or it held others up; try again",
+    )
 }
 
 /// One call of `Write`.
@@ -216,6 +306,30 @@ struct Call {
     pending: Vec<Bytes>,
     pending_bytes: usize,
     next_offset: i64,
+    progress: Progress,
+}
+
+/// Whether a call gets on.
+struct Progress {
+    until: Instant,
+    bytes: usize,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            until: Instant::now() + IDLE,
+            bytes: 0,
+        }
+    }
+
+    /// Bytes came.
+    fn note(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= LEAST_PROGRESS {
+            *self = Self::new();
+        }
+    }
 }
 
 impl Call {
@@ -229,6 +343,7 @@ impl Call {
             self.check(&message)?;
             self.next_offset += i64::try_from(message.data.len()).unwrap_or(i64::MAX);
             self.pending_bytes += message.data.len();
+            self.progress.note(message.data.len());
             self.pending.push(message.data);
             if message.finish_write {
                 let committed_size = self.next_offset;
@@ -242,8 +357,14 @@ impl Call {
                     return Ok(response);
                 }
                 self = self.flush(false).await?;
+                self.progress = Progress::new();
             }
-            message = match messages.message().await {
+            let next = tokio::time::timeout_at(self.progress.until, messages.message());
+            let Ok(next) = next.await else {
+                blocking(move || self.sink.give_up()).await?;
+                return Err(idle());
+            };
+            message = match next {
                 Ok(Some(message)) => message,
                 // Keep what came, for the client to resume.
                 Ok(None) => return self.flush(false).await?.committed(),

@@ -32,6 +32,7 @@ pub use status::not_grpc;
 
 use tally::{Call, Tally};
 
+use crate::call::ConnectionId;
 use crate::upstream::{Affinity, Pool, RequestBody, ResponseBody, TransportError};
 
 /// Where forwarded calls go.
@@ -55,6 +56,7 @@ pub struct Forward {
 /// The forwarding of one downstream connection.
 #[derive(Debug, Clone)]
 pub struct Session {
+    connection: ConnectionId,
     way: Way,
     routes: Vec<(Arc<str>, Way)>,
     tally: Arc<Tally>,
@@ -108,6 +110,7 @@ impl Forward {
     pub fn session(&self) -> Session {
         let routes = self.routes.iter();
         Session {
+            connection: ConnectionId::next(),
             way: Way::to(&self.target),
             routes: routes
                 .map(|(prefix, target)| (Arc::clone(prefix), Way::to(target)))
@@ -158,6 +161,8 @@ impl Session {
                 call: Some(call),
             },
             Way::Routes(routes) => {
+                let mut request = request;
+                request.extensions_mut().insert(self.connection);
                 Forwarding::Routes(Box::pin(embedded(routes.clone(), request, call)))
             }
         }

@@ -19,6 +19,7 @@ mod cli;
 mod credentials;
 mod directories;
 mod embedded;
+mod embedded_bounds;
 mod explain;
 mod fetch_cli;
 mod forward;
