@@ -143,7 +143,7 @@ impl Check {
 
     /// All was read.
     fn finish(self) -> Result<(), Status> {
-        if self.verifier.is_right() {
+        if self.verifier.finish() {
             self.store.found_right(self.key, self.stamp);
             return Ok(());
         }

@@ -39,6 +39,11 @@ const LEAST_BEYOND_IN: Duration = Duration::from_secs(15);
 /// How long what needs space waits for uploads to end that it told to.
 const YIELD: Duration = Duration::from_secs(10);
 
+/// A call has to bring so much, or end, in such a time; what it waits for room
+/// does not count.
+pub(super) const LEAST_PROGRESS: usize = 16 << 10;
+pub(super) const IDLE: Duration = Duration::from_secs(120);
+
 /// How long to wait for a call on a dead connection to let go of its upload.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 
@@ -119,6 +124,36 @@ impl Slot {
             upload: locked.map_err(|_| busy())?,
             let_go,
         })
+    }
+}
+
+/// Whether a call gets on.
+#[derive(Debug)]
+pub(super) struct Progress {
+    until: Instant,
+    bytes: usize,
+}
+
+impl Progress {
+    /// From now on.
+    pub(super) fn new() -> Self {
+        Self {
+            until: Instant::now() + IDLE,
+            bytes: 0,
+        }
+    }
+
+    /// When it is over if it does not.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Bytes came.
+    pub(super) fn note(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= LEAST_PROGRESS {
+            *self = Self::new();
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Verifier {
     }
 
     /// Whether they were those of the blob.
-    pub(super) fn is_right(self) -> bool {
+    pub(super) fn finish(self) -> bool {
         let function = self.hasher.function();
         Key::blob(function, &self.hasher.finish()) == self.key
     }
@@ -108,7 +108,7 @@ pub(super) fn are_right(key: &Key, bytes: &[u8]) -> bool {
         return false;
     };
     verifier.update(bytes);
-    verifier.is_right()
+    verifier.finish()
 }
 
 /// Whether a file holds a blob; reads all of it.
@@ -121,7 +121,7 @@ pub(super) fn is_right(key: &Key, file: &File) -> io::Result<bool> {
     loop {
         let read = file.read_at(&mut buffer, offset)?;
         if read == 0 {
-            return Ok(verifier.is_right());
+            return Ok(verifier.finish());
         }
         verifier.update(buffer.get(..read).unwrap_or_default());
         offset += read as u64;

@@ -11,10 +11,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::Inner;
@@ -25,17 +23,12 @@ use super::resource::Blob;
 use super::room::Room;
 use super::status::{blocking, invalid};
 use super::upload::Upload;
-use super::uploads::{Claim, Slot};
+use super::uploads::{Claim, IDLE, LEAST_PROGRESS, Progress, Slot};
 use crate::call::ConnectionId;
 use crate::proto::bytestream::{QueryWriteStatusResponse, WriteRequest, WriteResponse};
 
 /// Bytes collected before the disk is visited.
 const HOP: usize = 256 << 10;
-
-/// A call has to bring so much, or end, in such a time; what it waits for room
-/// does not count.
-const LEAST_PROGRESS: usize = 16 << 10;
-const IDLE: Duration = Duration::from_secs(120);
 
 /// Receives a blob.
 pub(super) async fn write(
@@ -309,29 +302,6 @@ struct Call {
     progress: Progress,
 }
 
-/// Whether a call gets on.
-struct Progress {
-    until: Instant,
-    bytes: usize,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            until: Instant::now() + IDLE,
-            bytes: 0,
-        }
-    }
-
-    /// Bytes came.
-    fn note(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        if self.bytes >= LEAST_PROGRESS {
-            *self = Self::new();
-        }
-    }
-}
-
 impl Call {
     async fn run(
         mut self,
@@ -359,7 +329,7 @@ impl Call {
                 self = self.flush(false).await?;
                 self.progress = Progress::new();
             }
-            let next = tokio::time::timeout_at(self.progress.until, messages.message());
+            let next = tokio::time::timeout_at(self.progress.until(), messages.message());
             let Ok(next) = next.await else {
                 blocking(move || self.sink.give_up()).await?;
                 return Err(idle());
