@@ -1,28 +1,83 @@
 //! Refuses requests that a browser was tricked into sending: with DNS
-//! rebinding, a web page's own name leads to our loopback port, and only the
-//! `Host` header tells.
+//! rebinding, a web page's own name leads to our port, on loopback or in a
+//! network the browser is in, and only the `Host` header tells.
 //!
-//! Not for: authentication. A port bound beyond loopback is open on purpose,
-//! under names only the network knows, so there nothing is checked.
-//! Called by: `pages`.
+//! No name leads to an address by itself, so one in place of a name is what
+//! whoever asked meant; so is no `Host` at all, which browsers always send.
+//! Not for: authentication.
+//! Called by: `pages`; `config` reads the names.
 
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// Where the name of this machine stands.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// A name the admin port may be asked under, of `admin.hosts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostName {
+    /// `*`: every one.
+    Any,
+    /// This one, in lower case.
+    Name(String),
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let is_address = text.parse::<IpAddr>().is_ok();
+        if text.is_empty() || !(is_address || text.chars().all(fits)) {
+            return Err(format!(
+                "`{text}` is no name of a host; write it without scheme and port, as in \
+                 `assetgate.example`, or `*` for any"
+            ));
+        }
+        Ok(Self::Name(normal(text)))
+    }
+}
 
 /// The names under which the admin port may be asked.
 #[derive(Debug, Clone)]
-pub struct AllowedHosts(Option<SocketAddr>);
+pub struct AllowedHosts {
+    bound: SocketAddr,
+    any: bool,
+    names: Vec<String>,
+}
 
 impl AllowedHosts {
-    /// The names of a listener bound here.
+    /// The names of a listener bound here: `localhost`, this machine's, and
+    /// these.
     #[must_use]
-    pub fn of(bound: SocketAddr) -> Self {
-        Self(bound.ip().to_canonical().is_loopback().then_some(bound))
+    pub fn of(bound: SocketAddr, names: &[HostName]) -> Self {
+        let named = names.iter().filter_map(|name| match name {
+            HostName::Any => None,
+            HostName::Name(name) => Some(name.clone()),
+        });
+        let own = std::fs::read_to_string(HOSTNAME).ok();
+        let own = own.map(|name| normal(name.trim()));
+        let all = std::iter::once("localhost".to_owned()).chain(own);
+        Self {
+            bound,
+            any: names.contains(&HostName::Any),
+            names: all.chain(named).filter(|name| !name.is_empty()).collect(),
+        }
     }
 
     /// Whether a request with this `Host` header may be answered.
     pub(super) fn allows(&self, header: Option<&[u8]>) -> bool {
-        let Some(bound) = self.0 else { return true };
-        let Some(host) = header.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
+        let local = self.bound.ip().to_canonical().is_loopback();
+        if self.any {
+            return true;
+        }
+        let Some(header) = header else {
+            return !local;
+        };
+        let Ok(host) = std::str::from_utf8(header) else {
             return false;
         };
         let name = match host.rsplit_once(':') {
@@ -33,11 +88,15 @@ impl AllowedHosts {
             .strip_prefix('[')
             .and_then(|n| n.strip_suffix(']'))
             .unwrap_or(name);
-        match bare.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback() || address == bound.ip(),
-            Err(_) => name.eq_ignore_ascii_case("localhost"),
-        }
+        let address = bare.parse::<IpAddr>();
+        let own = |address: &IpAddr| address.is_loopback() || *address == self.bound.ip();
+        address.is_ok_and(|address| !local || own(&address)) || self.names.contains(&normal(bare))
     }
+}
+
+/// In lower case, without a dot at the end.
+fn normal(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -46,7 +105,7 @@ mod tests {
 
     #[test]
     fn loopback_answers_to_loopback_names_only() {
-        let hosts = AllowedHosts::of("127.0.0.1:9980".parse().unwrap());
+        let hosts = AllowedHosts::of("127.0.0.1:9980".parse().unwrap(), &[]);
         for good in [
             "localhost",
             "LOCALHOST:9980",
@@ -70,8 +129,32 @@ mod tests {
     }
 
     #[test]
-    fn a_port_open_on_purpose_answers_to_any_name() {
-        let hosts = AllowedHosts::of("0.0.0.0:9980".parse().unwrap());
-        assert!(hosts.allows(Some(b"assetgate.build.svc")) && hosts.allows(None));
+    fn beyond_loopback_addresses_and_names_that_were_given() {
+        let bound = "0.0.0.0:9980".parse().unwrap();
+        let names = ["Assetgate.build.svc".parse().unwrap()];
+        let hosts = AllowedHosts::of(bound, &names);
+        for good in [
+            "assetgate.build.svc:80",
+            "10.0.0.1",
+            "[fd00::1]:1",
+            "LOCALHOST.",
+        ] {
+            assert!(hosts.allows(Some(good.as_bytes())), "{good}");
+        }
+        for bad in ["evil.example", "", "10.0.0.1.evil.example", "build.svc"] {
+            assert!(!hosts.allows(Some(bad.as_bytes())), "{bad}");
+        }
+        assert!(hosts.allows(None) && !hosts.allows(Some(b"\xff")));
+        let any = AllowedHosts::of(bound, &[HostName::Any]);
+        assert!(any.allows(Some(b"any.example")) && any.allows(Some(b"\xff")));
+    }
+
+    #[test]
+    fn names_have_neither_scheme_nor_port() {
+        for bad in ["", "h:1", "http://h", "a b", "[::1]", "*.h"] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad}");
+        }
+        assert_eq!("H.".parse(), Ok(HostName::Name("h".to_owned())));
+        assert_eq!("::1".parse(), Ok(HostName::Name("::1".to_owned())));
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::fetcher::Entry;
 use crate::store::Report;
 
-pub use host::AllowedHosts;
+pub use host::{AllowedHosts, HostName};
 pub use pages::router;
 pub use serve::serve;
 

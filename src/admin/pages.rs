@@ -40,7 +40,8 @@ pub fn router(state: State, hosts: AllowedHosts) -> Router {
 async fn guard(Shared(hosts): Shared<AllowedHosts>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST);
     if !hosts.allows(host.map(http::HeaderValue::as_bytes)) {
-        let text = "This port answers to localhost only, not to the name it was asked under.\n";
+        let text = "This port does not answer to the name it was asked under: use an address, or \
+                    have the operator add the name to admin.hosts.\n";
         return answer(StatusCode::MISDIRECTED_REQUEST, TEXT, text.to_owned());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -67,7 +68,8 @@ fn answer(status: StatusCode, kind: &'static str, body: String) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'",
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; \
+             base-uri 'none'; form-action 'none'",
         ),
     ] {
         headers.insert(name, http::HeaderValue::from_static(value));
@@ -192,7 +194,7 @@ mod tests {
         let state = State::new(readiness, || "some_total 1\n".to_owned(), facts);
         (
             told,
-            router(state, AllowedHosts::of("127.0.0.1:1".parse().unwrap())),
+            router(state, AllowedHosts::of("127.0.0.1:1".parse().unwrap(), &[])),
         )
     }
 

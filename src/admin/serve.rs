@@ -71,7 +71,10 @@ mod tests {
         let (_, readiness) = watch::channel(Readiness::ready());
         let state = State::new(readiness, String::new, Vec::new);
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(serve(listener, router(state, AllowedHosts::of(address))));
+        tasks.spawn(serve(
+            listener,
+            router(state, AllowedHosts::of(address, &[])),
+        ));
         (address, tasks)
     }
 

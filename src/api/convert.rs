@@ -267,12 +267,14 @@ fn uris(wire: &[Bytes], bad: &mut Violations) -> Vec<Uri> {
         );
         return Vec::new();
     }
-    for (index, uri) in wire.iter().enumerate() {
-        if uri.is_empty() {
+    let uris = some_uris(wire);
+    for (index, uri) in uris.iter().enumerate() {
+        if wire[index].is_empty() {
             bad.add(format!("uris[{index}]"), "a URI cannot be empty");
         }
+        bad.check(&format!("uris[{index}]"), uri.check());
     }
-    some_uris(wire)
+    uris
 }
 
 /// Further digests of a push. The digest of no bytes needs no keeping.

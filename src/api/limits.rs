@@ -5,8 +5,10 @@
 pub(super) const URIS: usize = 64;
 /// Identity qualifiers.
 pub(super) const IDENTITY: usize = 32;
-/// Bytes of all identity qualifiers together.
+/// Bytes of all identity qualifiers together, without the secrets in them.
 pub(super) const IDENTITY_BYTES: usize = 16 << 10;
+/// Bytes of them as they are sent.
+pub(super) const IDENTITY_BYTES_SENT: usize = 64 << 10;
 /// Header and credential qualifiers.
 pub(super) const HEADERS: usize = 1024;
 /// Bytes of all header and credential qualifiers together.

@@ -13,6 +13,7 @@ mod key_headers;
 mod qualifiers;
 mod reference;
 mod scrub;
+mod secret_names;
 mod uri;
 
 pub use headers::{
@@ -28,8 +29,11 @@ pub use qualifiers::{
     RESOURCE_TYPE, Role, VCS_BRANCH, VCS_COMMIT,
 };
 pub use reference::{AssetReference, Source, Validators};
+pub(crate) use scrub::percent_decoded;
 pub use scrub::scrub;
+pub use secret_names::{SecretParameter, declare_secret_parameters};
 pub use uri::Uri;
+pub(crate) use uri::backslash_in_authority;
 
 /// Blob or directory. A value, so that no path is written twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,30 +1,20 @@
-//! Takes secrets out of URLs, wherever these stand: user info and the values
-//! of signature and token parameters.
+//! Takes secrets out of URLs, wherever these stand: user info and parameters
+//! that hold secrets, in path, query and fragment.
 //!
 //! Two uses with different rules. [`scrub`] makes what goes into keys and
 //! entries: everything stays but the secrets, so that two requests that differ
 //! only in a secret agree. [`Display`] makes what people read: the query goes
 //! as a whole, as no list of names is ever complete.
+//!
+//! Every step looks at each byte a fixed number of times, so all of it takes
+//! time linear in the length, whoever wrote the text.
+//! Not for: names (`secret_names.rs`).
 //! Called by: `uri.rs`, `qualifiers.rs`.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Parameters whose value is a secret, in lower case; `*` ends a prefix.
-const SECRET_PARAMETERS: [&str; 12] = [
-    "x-amz-*",
-    "x-goog-*",
-    "sig",
-    "signature",
-    "token",
-    "access_token",
-    "private_token",
-    "id_token",
-    "api_key",
-    "apikey",
-    "password",
-    "key-pair-id",
-];
+use super::secret_names::is_secret;
 
 const SHOWN_BYTES: usize = 512;
 
@@ -46,7 +36,9 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
         let mut out = Vec::with_capacity(clean.len());
         let mut found = false;
         for piece in pieces(&clean) {
-            found |= scrub_url(piece.as_bytes(), &mut out, LEVELS);
+            let url = piece.trim_end_matches(between);
+            found |= scrub_url(url.as_bytes(), &mut out, LEVELS);
+            out.extend_from_slice(&piece.as_bytes()[url.len()..]);
         }
         if !found {
             return clean;
@@ -78,12 +70,17 @@ fn nothing_left(text: &[u8]) -> &[u8] {
     &text[..colon.map_or(0, |i| i + 1)]
 }
 
-/// A text in parts of one URL at most: each begins with a word that has one,
-/// or with the white space before it.
+/// What stands between URLs that were joined.
+fn between(c: char) -> bool {
+    c.is_ascii_whitespace() || matches!(c, ',' | '|')
+}
+
+/// A text in parts of one URL at most: each begins with a word that has one.
+/// What stands between two ends the first.
 fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let (mut start, mut at) = (0, 0);
-    for word in text.split_inclusive(|c: char| c.is_ascii_whitespace()) {
+    for word in text.split_inclusive(between) {
         if word.contains("://") && at > start {
             pieces.push(&text[start..at]);
             start = at;
@@ -94,7 +91,22 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
+/// Bytes that were looked at, counted where a test asks for it.
+#[cfg(test)]
+thread_local! {
+    static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[inline]
+fn look_at(bytes: usize) {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + bytes);
+    #[cfg(not(test))]
+    let _ = bytes;
+}
+
 fn scrub_url(url: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    look_at(url.len());
     let Some(start) = authority(url) else {
         out.extend_from_slice(url);
         return false;
@@ -105,9 +117,37 @@ fn scrub_url(url: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
     let rest = &rest[user..];
     let query = rest.iter().position(|b| b"?#".contains(b));
     let (path, query) = rest.split_at(query.unwrap_or(rest.len()));
-    let inside = scrub_users(path, out);
+    let inside = scrub_path(path, out, levels);
     let dropped = scrub_parameters(query, out, levels);
     user > 0 || inside || dropped
+}
+
+/// Copies authority and path without the secret parameters of its segments
+/// (`/a;token=x/b`), and without the secrets of URLs in it.
+fn scrub_path(path: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    if !path.iter().any(|b| b";%".contains(b)) {
+        return scrub_users(path, out);
+    }
+    let authority = path.iter().position(|b| *b == b'/');
+    let (authority, mut rest) = path.split_at(authority.unwrap_or(path.len()));
+    let mut clean = authority.to_vec();
+    let mut found = false;
+    while let Some((&separator, after)) = rest.split_first() {
+        let end = after.iter().position(|b| b"/;".contains(b));
+        let (part, next) = after.split_at(end.unwrap_or(after.len()));
+        if separator == b';' && is_secret_parameter(part) {
+            found = true;
+        } else {
+            clean.push(separator);
+            if scrub_encoded(part, &mut clean, levels) {
+                found = true;
+            } else {
+                clean.extend_from_slice(part);
+            }
+        }
+        rest = next;
+    }
+    scrub_users(&clean, out) || found
 }
 
 fn is_web(url: &[u8]) -> bool {
@@ -133,6 +173,7 @@ fn authority(url: &[u8]) -> Option<usize> {
 fn user_info(rest: &[u8], web: bool) -> usize {
     let end = rest.iter().position(|b| b"/?#".contains(b));
     let authority = &rest[..end.unwrap_or(rest.len())];
+    look_at(authority.len());
     let last_at = |bytes: &[u8]| bytes.iter().rposition(|b| *b == b'@').map(|i| i + 1);
     if let Some(user) = last_at(authority) {
         return user;
@@ -144,6 +185,7 @@ fn user_info(rest: &[u8], web: bool) -> usize {
     if !web || port.iter().all(u8::is_ascii_digit) {
         return 0;
     }
+    look_at(rest.len());
     last_at(rest).unwrap_or(0)
 }
 
@@ -163,6 +205,7 @@ fn scrub_users(bytes: &[u8], out: &mut Vec<u8>) -> bool {
 
 /// Copies `?a=1&b=2#c` without secret parameters.
 fn scrub_parameters(tail: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    look_at(tail.len());
     let mut found = false;
     let mut rest = tail;
     let mut opening: Option<u8> = None;
@@ -209,26 +252,43 @@ fn scrub_parameter(parameter: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
     found || together
 }
 
-/// Appends an encoded URL without its secrets, if it has any. It stays encoded:
-/// were it not, what is in it would be taken apart in another way the next
-/// time, and a key made of it would not be that of what is stored.
+/// Appends an encoded URL, or a part of one, without its secrets, if it has
+/// any. It stays encoded: were it not, what is in it would be taken apart in
+/// another way the next time, and a key made of it would not be that of what is
+/// stored.
 fn scrub_encoded(text: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
     let mut clean = Vec::new();
     let found = levels > 0
         && text.contains(&b'%')
-        && scrub_url(&percent_decoded(text), &mut clean, levels - 1);
+        && scrub_decoded(&percent_decoded(text), &mut clean, levels - 1);
     if found {
         percent_encode(&clean, out);
     }
     found
 }
 
+/// What was encoded may be a URL, a path with parameters, or parameters alone.
+fn scrub_decoded(text: &[u8], out: &mut Vec<u8>, levels: u8) -> bool {
+    if authority(text).is_some() {
+        return scrub_url(text, out, levels);
+    }
+    let tail = text.iter().position(|b| b"?#&;".contains(b));
+    let (first, tail) = text.split_at(tail.unwrap_or(text.len()));
+    let secret = is_secret_parameter(first);
+    if !secret {
+        out.extend_from_slice(first);
+    }
+    scrub_parameters(tail, out, levels) || secret
+}
+
 fn percent_encode(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
             out.push(*byte);
         } else {
-            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            let digit = |n: u8| DIGITS[usize::from(n & 15)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(*byte)]);
         }
     }
 }
@@ -237,30 +297,29 @@ fn is_secret_parameter(parameter: &[u8]) -> bool {
     let Some(end) = parameter.iter().position(|b| *b == b'=') else {
         return false;
     };
-    let name = percent_decoded(&parameter[..end]).to_ascii_lowercase();
-    SECRET_PARAMETERS
-        .iter()
-        .any(|secret| match secret.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix.as_bytes()),
-            None => name == secret.as_bytes(),
-        })
+    let name = &parameter[..end];
+    match name.contains(&b'%') {
+        true => is_secret(&percent_decoded(name)),
+        false => is_secret(name),
+    }
 }
 
-fn percent_decoded(name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len());
-    let mut i = 0;
-    while i < name.len() {
-        let hex = name
-            .get(i + 1..i + 3)
-            .and_then(|h| std::str::from_utf8(h).ok());
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(byte) if name[i] == b'%' => {
-                out.push(byte);
-                i += 3;
+/// Without percent-encoding (RFC 3986, section 2.1). What is no encoding stays.
+pub(crate) fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    look_at(text.len());
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let encoded = (byte == b'%').then(|| Some(digit(at + 1)? << 4 | digit(at + 2)?));
+        match encoded.flatten().and_then(|n| u8::try_from(n).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                at += 3;
             }
-            _ => {
-                out.push(name[i]);
-                i += 1;
+            None => {
+                out.push(byte);
+                at += 1;
             }
         }
     }
@@ -268,16 +327,19 @@ fn percent_decoded(name: &[u8]) -> Vec<u8> {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle)
+    let found = haystack.windows(needle.len()).position(|w| w == needle);
+    look_at(found.unwrap_or(haystack.len()));
+    found
 }
 
-/// Shows a URI to people: scheme, host, port and path; `?...` for a query.
+/// Shows a URI to people: scheme, host, port and path; `?...` for a query. It
+/// is one from [`scrub_uri`].
 pub(super) struct Display<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (clean, _) = scrub_uri(self.0);
-        let is_url = authority(&clean).is_some();
+        let clean = self.0;
+        let is_url = authority(clean).is_some();
         let end = if is_url {
             clean.iter().position(|b| b"?#".contains(b))
         } else {
@@ -375,7 +437,7 @@ mod tests {
             let (scrubbed, found) = scrub_uri(url.as_bytes());
             assert!(found, "{url}");
             assert_eq!(String::from_utf8_lossy(&scrubbed), clean);
-            let shown = Display(url.as_bytes()).to_string();
+            let shown = Display(&scrubbed).to_string();
             assert!(!shown.contains("u:") && !shown.contains("w@"), "{shown}");
         }
         // Ports, literals and scopes of packages are no user info.
@@ -392,6 +454,79 @@ mod tests {
         }
         let many = "a://".repeat(1 << 18);
         assert!(!scrub_uri(many.as_bytes()).1);
+    }
+
+    #[test]
+    fn joined_urls_are_taken_apart_and_what_joins_them_stays() {
+        for (joined, clean) in [
+            ("https://h/a?jwt=1 https://i/x", "https://h/a https://i/x"),
+            ("https://h/a?jwt=1,https://i/x", "https://h/a,https://i/x"),
+            (
+                "https://h/a?jwt=1 | https://i/x?sig=2 ",
+                "https://h/a | https://i/x ",
+            ),
+            ("https://h/a?v=1,2&jwt=3,4", "https://h/a?v=1,2"),
+        ] {
+            assert_eq!(scrubbed(joined), clean, "{joined}");
+        }
+    }
+
+    #[test]
+    fn parameters_go_from_paths_and_from_what_is_encoded() {
+        for (url, clean) in [
+            ("https://h/a;jwt=1/b", "https://h/a/b"),
+            ("https://h/a;v=1;jwt=1;w=2/b;v", "https://h/a;v=1;w=2/b;v"),
+            ("https://h;jwt=1/a", "https://h;jwt=1/a"),
+            (
+                "https://h/https%3A%2F%2Fu%3Ap%40i/a",
+                "https://h/https%3A%2F%2Fi/a",
+            ),
+            (
+                "https://h/a?to=%2Fb%3Fv%3D1%26jwt%3D2",
+                "https://h/a?to=%2Fb%3Fv%3D1",
+            ),
+            ("https://h/a?to=jwt%3D2%26v%3D1", "https://h/a?to=%26v%3D1"),
+            ("https://h/a?jwt%3D2", "https://h/a?"),
+            ("https://h/a?to=%+5jwt", "https://h/a?to=%+5jwt"),
+        ] {
+            assert_eq!(scrubbed(url), clean, "{url}");
+            assert_eq!(scrubbed(clean), clean, "{url}");
+        }
+    }
+
+    /// Sixteen times the text is sixteen times the bytes that are looked at, and
+    /// none is looked at too often.
+    #[test]
+    fn time_is_linear_whatever_the_text() {
+        for piece in [
+            "a://",
+            "https:@/",
+            "?jwt=1",
+            ";jwt=1",
+            "%3A%2F%2F",
+            "https%3A%2F%2Fu%40",
+            "&a%3Db=%26",
+            "@",
+            ":",
+            "/",
+            "http://a@b,",
+            "%",
+            "a=",
+            "?#",
+            "://u:p@",
+            "%2525",
+        ] {
+            let steps = |bytes: usize| {
+                let text = format!("https://h/?{}", piece.repeat(bytes / piece.len()));
+                LOOKED_AT.set(0);
+                std::hint::black_box((scrub(&text), scrub_uri(text.as_bytes())));
+                LOOKED_AT.get()
+            };
+            let (small, large) = (steps(4 << 10), steps(64 << 10));
+            assert!(small >= 8 << 10, "{piece:?}: {small}");
+            assert!(large < small * 18, "{piece:?}: {small} and {large}");
+            assert!(large < 150 * (64 << 10), "{piece:?}: {large}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use banner::banner;
 pub use port_file::write_port_file;
 pub use serve::{Announce, Run};
 
+use crate::asset::declare_secret_parameters;
 use crate::config::{self, Loaded, Sources};
 use crate::digest::InstanceName;
 
@@ -91,10 +92,13 @@ struct Common {
 
 impl Common {
     fn load(self) -> Result<Loaded, ExitCode> {
-        config::load(&Sources::of_process(self.config, self.flags.0)).map_err(|problems| {
+        let loaded = config::load(&Sources::of_process(self.config, self.flags.0));
+        let loaded = loaded.map_err(|problems| {
             complain(&problems.to_string());
             ExitCode::from(USAGE)
-        })
+        })?;
+        declare_secret_parameters(&loaded.config.fetch.secret_parameters);
+        Ok(loaded)
     }
 }
 
@@ -127,7 +131,12 @@ pub fn main(run: Run) -> ExitCode {
         Command::Explain { asked, common } => common
             .load()
             .map(|loaded| explain::explain(&loaded.config, &asked)),
-        Command::Config(ConfigCommand::Check(common)) => common.load().map(|_| say("OK\n")),
+        Command::Config(ConfigCommand::Check(common)) => common.load().map(|loaded| {
+            for warning in config::warnings(&loaded.config) {
+                complain(&format!("warning: {warning}"));
+            }
+            say("OK\n")
+        }),
         Command::Config(ConfigCommand::Show(common)) => {
             common.load().map(|loaded| say(&loaded.show()))
         }

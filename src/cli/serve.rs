@@ -36,6 +36,9 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
         super::core_dumps(true);
     }
     raise_file_limit();
+    for warning in crate::config::warnings(&config) {
+        tracing::warn!("{warning}");
+    }
     let json = settings.is_json();
     let ended = prepare(ports.as_deref()).and_then(|()| {
         run(

@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, layers: &Layers, problems: &mut Problems) {
     check.upstream_tls(config);
     check.borrowed_identity(config);
     check.credential(config);
+    check.credential_in_clear(config);
     check.fetch(config);
     check.origin_files(config);
     check.references(config);
@@ -314,6 +315,36 @@ impl Check<'_> {
                  (`[\"\"]` is the empty instance, `[\"*\"]` every one), or switch pushing off \
                  with `push.enabled = false`"
             );
+            self.problems.add(place, text);
+        }
+    }
+
+    /// Promise P4: what stands for this service is shown to the cache alone.
+    fn credential_in_clear(&mut self, config: &Config) {
+        const KEY: &str = "upstream.credential_in_clear";
+        if !self.has("upstream.credential") {
+            if matches!(self.one(KEY), Some((Raw::One(text), _)) if text == "true") {
+                let text = format!("`{KEY}` needs `upstream.credential`");
+                self.problems.add(self.layers.place(&[KEY]), text);
+            }
+            return;
+        }
+        let allowed = config.upstream.as_ref();
+        let allowed = allowed.is_some_and(|upstream| upstream.credential_in_clear);
+        let urls = config.upstream.iter().flat_map(|upstream| &upstream.urls);
+        let references = match &config.references.upstream {
+            Some(ReferencesUpstream::Url(url)) => Some(url),
+            _ => None,
+        };
+        let exposed = urls
+            .chain(references)
+            .find(|url| url.is_plain_beyond_loopback());
+        if let Some(url) = exposed.filter(|_| !allowed) {
+            let text = format!(
+                "`upstream.credential` would go to {url} without TLS, where anyone on the way can \
+                 read it: write `grpcs://`, or accept it with `{KEY} = true`"
+            );
+            let place = self.layers.place(&["upstream.credential"]);
             self.problems.add(place, text);
         }
     }

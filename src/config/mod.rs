@@ -4,7 +4,8 @@
 //! Order, per key: default < TOML file < environment
 //! (`ASSETGATE__SECTION__KEY`) < flag; a list replaces the list below it.
 //! `keys` has every key, its flag and its default; `sections` turns texts into
-//! settings; `checks` is about settings that contradict each other.
+//! settings; `checks` is about settings that contradict each other,
+//! `warnings` about what is allowed and open.
 //!
 //! Not for: what the settings do. Components own types of their own and never
 //! see this module; `server::assembly` translates.
@@ -21,6 +22,7 @@ mod sections;
 mod settings;
 mod show;
 mod values;
+mod warnings;
 
 use std::path::PathBuf;
 
@@ -30,6 +32,7 @@ pub use settings::{
     Compat, Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log,
     LogFormat, Probe, Push, References, ReferencesUpstream, Route, Upstream,
 };
+pub use warnings::warnings;
 
 use layers::{Layers, Reader};
 

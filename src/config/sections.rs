@@ -22,6 +22,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         upstream_zstd: r.one("upstream.zstd", v::automatic),
         listen: listen(r),
         admin: r.one("admin.address", v::admin_address),
+        admin_hosts: r.list("admin.hosts", v::parsed),
         upstream: upstream(r),
         routes: r.list("route", v::route),
         embedded: Embedded {
@@ -96,6 +97,7 @@ fn upstream(r: &mut Reader<'_>) -> Option<Upstream> {
         server_name: r.maybe("upstream.server_name", v::server_name),
         authority: r.maybe("upstream.authority", v::authority_header),
         credential: r.maybe("upstream.credential", v::path),
+        credential_in_clear: r.one("upstream.credential_in_clear", v::truth),
     };
     (!upstream.urls.is_empty()).then_some(upstream)
 }
@@ -130,6 +132,7 @@ fn fetch(r: &mut Reader<'_>) -> Fetch {
         instances: r.list("fetch.instances", v::parsed),
         unpinned: r.list("fetch.unpinned", v::parsed),
         key_headers: r.list("fetch.key_headers", v::parsed),
+        secret_parameters: r.list("fetch.secret_parameters", v::parsed),
         share_private: r.one("fetch.share_private", v::truth),
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::asset::KeyHeader;
+use crate::admin::HostName;
+use crate::asset::{KeyHeader, SecretParameter};
 use crate::digest::InstanceName;
 use crate::fetcher::OriginCredential;
 use crate::fetcher::{NoProxy, ProxyAddress, Rate};
@@ -39,6 +40,8 @@ pub struct Config {
     pub listen: Listen,
     /// The admin listener; `None` is off.
     pub admin: Option<ListenAddr>,
+    /// Names it answers to besides its own.
+    pub admin_hosts: Vec<HostName>,
     /// The cache; `None` is the embedded one.
     pub upstream: Option<Upstream>,
     /// Servers that answer some services in the cache's place.
@@ -113,6 +116,8 @@ pub struct Upstream {
     pub authority: Option<String>,
     /// File with the metadata of our own calls.
     pub credential: Option<PathBuf>,
+    /// Whether it may go beyond loopback without TLS.
+    pub credential_in_clear: bool,
 }
 
 /// Where calls of some services go instead of to the cache. TLS and authority
@@ -193,6 +198,8 @@ pub struct Fetch {
     pub unpinned: Vec<UnpinnedRule>,
     /// Further headers that select a representation.
     pub key_headers: Vec<KeyHeader>,
+    /// Further parameters of URLs that hold secrets.
+    pub secret_parameters: Vec<SecretParameter>,
     /// Whether content fetched with credentials is found by its checksum.
     pub share_private: bool,
 }

@@ -570,7 +570,7 @@ fn the_number_of_upstream_connections_is_a_number_up_to_ten_thousand() {
 
 fn credential_flags(path: &str, more: &[(&'static str, &[&str])]) -> Sources {
     let mut flags = vec![
-        flag("upstream.url", &["grpc://cache:1"]),
+        flag("upstream.url", &["grpcs://cache:1"]),
         flag("upstream.credential", &[path]),
     ];
     flags.extend(more.iter().map(|(key, values)| flag(key, values)));

@@ -28,7 +28,7 @@ pub use netrc::Netrc;
 use super::{SettingsError, host};
 use crate::net::Reloading;
 
-/// Hosts for which it was logged that a credential goes there unencrypted.
+/// Most hosts of one [`Noted`]: clients name them.
 const MAX_NOTED: usize = 100;
 
 /// What this service shows to origins.
@@ -37,7 +37,21 @@ pub(super) struct Credentials {
     /// The most specific first.
     files: Vec<(HostPattern, Arc<Reloading<HeaderFile>>)>,
     netrc: Option<Arc<Reloading<Netrc>>>,
-    plain: Mutex<BTreeSet<String>>,
+    /// Hosts it was logged for that a credential goes there in the clear.
+    plain: Noted,
+    /// Hosts it was logged for that none goes there.
+    withheld: Noted,
+}
+
+/// Hosts that something was logged for.
+#[derive(Default)]
+struct Noted(Mutex<BTreeSet<String>>);
+
+impl Noted {
+    fn is_new(&self, host: &str) -> bool {
+        let mut noted = self.0.lock();
+        noted.len() < MAX_NOTED && noted.insert(host.to_owned())
+    }
 }
 
 impl Credentials {
@@ -67,7 +81,8 @@ impl Credentials {
         let made = Self {
             files: opened,
             netrc,
-            plain: Mutex::default(),
+            plain: Noted::default(),
+            withheld: Noted::default(),
         };
         errors.is_empty().then_some(made).ok_or(errors)
     }
@@ -82,33 +97,49 @@ impl Credentials {
         }
     }
 
-    /// What goes to this URL: the headers of the most specific file for its
-    /// host, and of `netrc` if that has no `Authorization`.
+    /// What goes to this URL: the headers of the most specific file for it, and
+    /// of `netrc` if that has no `Authorization`.
     pub(super) fn for_url(&self, url: &Url) -> HeaderMap {
-        let (host, port) = (host::of(url), url.port_or_known_default());
-        let file = self
-            .files
-            .iter()
-            .find(|(pattern, _)| pattern.is_for(host, port));
+        let host = host::of(url);
+        let file = self.files.iter().find(|(pattern, _)| pattern.is_for(url));
         let mut headers = file.map_or_else(HeaderMap::new, |(_, file)| file.current().headers());
-        if let Some(netrc) = &self.netrc
+        let netrc = self.netrc.as_ref().map(|netrc| netrc.current());
+        if let Some(netrc) = &netrc
             && !headers.contains_key(header::AUTHORIZATION)
-            && let Some(basic) = netrc.current().authorization(host)
+            && let Some(basic) = netrc.authorization(url)
         {
             headers.insert(header::AUTHORIZATION, basic);
         }
-        if url.scheme() == "http" && !headers.is_empty() {
+        if headers.is_empty() {
+            let in_file = self.files.iter().any(|(pattern, _)| pattern.names(host));
+            if in_file || netrc.is_some_and(|netrc| netrc.names(host)) {
+                self.note_withheld(url);
+            }
+        } else if url.scheme() == "http" {
             self.note_plain(host);
         }
         headers
     }
 
     fn note_plain(&self, host: &str) {
-        let mut noted = self.plain.lock();
-        if noted.len() < MAX_NOTED && noted.insert(host.to_owned()) {
+        if self.plain.is_new(host) {
             tracing::warn!(
                 origin.host = host,
                 "credentials of this server go over plain http, which anyone on the way can read"
+            );
+        }
+    }
+
+    fn note_withheld(&self, url: &Url) {
+        let host = host::of(url);
+        if self.withheld.is_new(host) {
+            tracing::warn!(
+                origin.host = host,
+                origin.scheme = url.scheme(),
+                origin.port = url.port_or_known_default(),
+                "credentials of this server for this host are not shown to it: they go over https \
+                 and to ports 80 and 443, unless their entry names another port (HOST:PORT) or \
+                 plain http (http://HOST)"
             );
         }
     }

@@ -8,6 +8,7 @@ pub mod netrc {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use secrecy::SecretString;
+    use url::Url;
 
     use crate::fetcher::credentials::Netrc;
 
@@ -34,7 +35,8 @@ pub mod netrc {
             Ok((netrc, _)) => {
                 assert!(!format!("{netrc:?}").contains("hunter2"));
                 for host in ["a.example", "b.example", "[::1]"] {
-                    let Some(value) = netrc.authorization(host) else {
+                    let url = Url::parse(&format!("https://{host}/")).unwrap();
+                    let Some(value) = netrc.authorization(&url) else {
                         continue;
                     };
                     assert!(value.is_sensitive());

@@ -21,6 +21,7 @@ use secrecy::ExposeSecret as _;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
+use super::host;
 use crate::net::{Reloading, read_secret};
 
 /// Longest credential file.
@@ -120,12 +121,16 @@ impl FromStr for NoProxy {
             Some(name) => (name, true),
             None => (text, false),
         };
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = name.to_ascii_lowercase();
-        if name.is_empty() || !name.chars().all(fits) || name.starts_with('.') {
+        let fits = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        let plain = name.chars().all(fits) && !name.starts_with('.');
+        let Some(name) = host::normal(name).filter(|_| plain) else {
             return Err(format!(
                 "`{text}` is not a host; write `host.example`, `.example`, `10.0.0.0/8` or `*`, without ports"
             ));
+        };
+        // Another way to write an IPv4 address.
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(Self::Network(address.into()));
         }
         Ok(if is_below {
             Self::Below(name)

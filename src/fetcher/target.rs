@@ -11,7 +11,7 @@ use url::Url;
 
 use super::Failure;
 use super::failed::Failed;
-use crate::asset::Uri;
+use crate::asset::{Uri, backslash_in_authority, percent_decoded};
 
 /// A URL that can be requested.
 #[derive(Clone)]
@@ -29,23 +29,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads a URI of a request. The lenient parser of browsers would find a
-    /// host in `http:///path` and `https:token`; here these are no URLs.
+    /// Reads a URI of a request.
     pub(super) fn parse(uri: &Uri) -> Result<Self, &'static str> {
-        let text = uri.as_str().ok_or("not UTF-8, cannot be fetched")?;
-        if !uri.is_http() {
-            return Err("not an http or https URL, cannot be fetched");
-        }
-        let after_scheme = text.split_once(':').map_or("", |(_, rest)| rest);
-        let authority = after_scheme.strip_prefix("//").unwrap_or("");
-        if authority.is_empty() || authority.starts_with(['/', '?', '#', '\\']) {
-            return Err("a URL without a host, cannot be fetched");
-        }
-        if text.chars().any(char::is_control) {
-            return Err("a URL with control characters, cannot be fetched");
-        }
-        let url = Url::parse(text).map_err(|_| "not a valid URL, cannot be fetched")?;
-        Ok(Self::from_url(url))
+        uri.url().map(Self::from_url)
     }
 
     fn from_url(mut url: Url) -> Self {
@@ -82,6 +68,11 @@ impl Target {
         let unusable = |text: &str| Failed::new(Failure::Unusable, text);
         let location = std::str::from_utf8(location.as_bytes())
             .map_err(|_| unusable("a redirect to what is not UTF-8"))?;
+        if is_ambiguous(location) {
+            let text = "a redirect with a backslash or a tab in the part that names the host, \
+                        which is not followed";
+            return Err(unusable(text));
+        }
         let url = self.url.join(location);
         let url = url.map_err(|_| unusable("a redirect to what is not a URL"))?;
         match (self.url.scheme(), url.scheme()) {
@@ -122,34 +113,28 @@ fn basic(url: &Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let mut pair = percent_decoded(url.username());
+    let mut pair = percent_decoded(url.username().as_bytes());
     pair.push(b':');
-    pair.extend(percent_decoded(url.password().unwrap_or("")));
+    pair.extend(percent_decoded(url.password().unwrap_or("").as_bytes()));
     let value = format!("Basic {}", STANDARD.encode(pair));
     let mut value = HeaderValue::from_str(&value).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|d| std::str::from_utf8(d).ok());
-        let byte = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
-        match byte {
-            Some(byte) if first == b'%' => {
-                out.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    out
+/// Whether parsers disagree about which host a `Location` names: one takes a
+/// backslash for a slash and leaves out tabs, another does not.
+fn is_ambiguous(location: &str) -> bool {
+    let (scheme, rest) = match location.split_once(':') {
+        Some((scheme, rest)) if !scheme.contains(['/', '?', '#', '\\']) => (scheme, rest),
+        _ => ("", location),
+    };
+    let tab = |text: &str| text.contains(char::is_control);
+    let slashes = rest.chars().take_while(|c| matches!(c, '/' | '\\')).count();
+    let end = rest[slashes..].find(['/', '?', '#']);
+    let names_host = slashes > 1 || !scheme.is_empty();
+    let head = &rest[..end.map_or(rest.len(), |end| slashes + end)];
+    tab(scheme) || tab(head) || (names_host && backslash_in_authority(head.as_bytes()))
 }
 
 #[cfg(test)]

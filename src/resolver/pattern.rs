@@ -66,16 +66,19 @@ impl UrlPattern {
 /// What patterns are applied to: the URL without its secrets, in the form in
 /// which it is asked for, so that another spelling of a host, a port or a path
 /// is no way around a rule. Whatever is no URL stays as it is.
+///
+/// It is parsed first, by the parser whose result is requested: to take secrets
+/// out of a text and parse what is left could find another host.
 pub(super) fn subject(uri: &Uri) -> String {
-    let kept = uri.key_bytes();
-    let text = String::from_utf8_lossy(&kept);
-    match url::Url::parse(&text) {
-        Ok(mut url) => {
-            url.set_fragment(None);
-            url.into()
-        }
-        Err(_) => text.into_owned(),
-    }
+    let asked = uri.url().map(|mut url| {
+        // These fail only for URLs without a host, which have none of it.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_fragment(None);
+        Uri::new(String::from(url))
+    });
+    let kept = asked.as_ref().unwrap_or(uri).key_bytes();
+    String::from_utf8_lossy(&kept).into_owned()
 }
 
 #[cfg(test)]

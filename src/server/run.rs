@@ -127,7 +127,8 @@ async fn serve(
                 probes: probes.clone(),
                 progress,
             };
-            Some(admin(address, pages, &backend, render, &mut process).await?)
+            let hosts = &config.admin_hosts;
+            Some(admin(address, hosts, pages, &backend, render, &mut process).await?)
         }
         None => None,
     };
@@ -202,6 +203,7 @@ struct Pages {
 
 async fn admin(
     address: &ListenAddr,
+    hosts: &[admin::HostName],
     pages: Pages,
     backend: &Backend,
     metrics: impl Fn() -> String + Send + Sync + 'static,
@@ -223,7 +225,7 @@ async fn admin(
     let state = state
         .with_reports(move || probes.reports())
         .with_fetches(move || progress.list());
-    let hosts = admin::AllowedHosts::of(bound);
+    let hosts = admin::AllowedHosts::of(bound, hosts);
     process
         .background
         .spawn(admin::serve(listener, admin::router(state, hosts)));

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::net::{MemoryDialer, host_port, socket_path};
+use crate::net::{ListenAddr, MemoryDialer, host_port, socket_path};
 
 /// One upstream, as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,6 +55,18 @@ impl Endpoint {
     #[must_use]
     pub fn tls(&self) -> bool {
         matches!(self, Self::Tcp { tls: true, .. })
+    }
+
+    /// Whether what is said can be read on the way to another machine.
+    #[must_use]
+    pub fn is_plain_beyond_loopback(&self) -> bool {
+        match self {
+            Self::Tcp { host, port, tls } => {
+                let (host, port) = (host.clone(), *port);
+                !tls && !ListenAddr::Tcp { host, port }.is_local()
+            }
+            Self::Unix(_) | Self::Memory(_) => false,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::support::answer::says;
 use crate::support::origin::Serving;
 use crate::support::{
-    Answer as _, Code, File, Function, Gate, Origin, Proxy, Qualified as _, Reply, Running,
+    Answer as _, Code, File, Function, Gate, Origin, Pki, Proxy, Qualified as _, Reply, Running,
     Upstream, digest_of, eventually, fetch_blob, hit, inline, sri,
 };
 
@@ -225,9 +225,17 @@ async fn l7_a_rewrite_to_another_origin_leaves_the_clients_credentials_behind() 
     assert_eq!(same[1].header("authorization"), Some("Bearer mine"));
 }
 
-const NETRC: &str = "machine 127.0.0.1 login me password netrc-one\n\
-                     machine 127.0.0.3 login me password netrc-three\n\
-                     default login anybody password everywhere\n";
+/// A netrc for the first of these origins and the second, if there is one.
+fn netrc(first: &Serving, second: Option<&Serving>) -> File {
+    let entry = |origin: &Serving, password| {
+        let at = origin.address();
+        format!("machine http://{at} login me password {password}\n")
+    };
+    let second = second.map_or_else(String::new, |second| entry(second, "netrc-three"));
+    let default = "default login anybody password everywhere\n";
+    File::new(&format!("{}{second}{default}", entry(first, "netrc-one")))
+}
+
 const ONE: &str = "Basic bWU6bmV0cmMtb25l";
 const THREE: &str = "Basic bWU6bmV0cmMtdGhyZWU=";
 
@@ -240,7 +248,7 @@ async fn l7_netrc_goes_to_its_host_alone_on_every_hop() {
     let second = second.start().await;
     let first = Origin::new().reply("/a", Reply::redirect(&second.url("/b")));
     let first = first.start().await;
-    let netrc = File::new(NETRC);
+    let netrc = netrc(&first, Some(&third));
     let proxy = Proxy::new().arg("--origin-netrc").arg(netrc.path());
     let (proxy, client) = proxy.connected().await;
     hit(client.fetch_blob(fetch_blob(&[first.url("/a")])).await);
@@ -259,14 +267,57 @@ async fn l7_netrc_goes_to_its_host_alone_on_every_hop() {
     assert!(!logs.contains("netrc-one") && !logs.contains(ONE));
 }
 
+/// Over https to the usual ports; what else is allowed has to be said.
+#[tokio::test]
+async fn p4_credentials_for_origins_go_where_their_entry_says_and_nowhere_else() {
+    let end = Origin::new().ip("127.0.0.2").file("/b", "content");
+    let end = end.start().await;
+    let first = Origin::new().reply("/a", Reply::redirect(&end.url("/b")));
+    let first = first.start().await;
+    let pki = Pki::new();
+    let secure = Origin::new().tls(&pki).file("/c", "content").start().await;
+    let headers = File::new("X-Own: ours\n");
+    let (at, tls) = (first.address().port(), secure.address().port());
+    for (host, plain, over_tls) in [
+        ("127.0.0.1".to_owned(), false, false),
+        (format!("127.0.0.1:{at}"), false, false),
+        (format!("127.0.0.1:{tls}"), false, true),
+        (format!("https://127.0.0.1:{tls}"), false, true),
+        ("http://127.0.0.1".to_owned(), false, false),
+        (format!("http://127.0.0.1:{at}"), true, false),
+        (format!("http://127.0.0.1:{tls}"), false, true),
+    ] {
+        let netrc = File::new(&format!("machine {host} login me password netrc-one\n"));
+        let file = format!("{host}={}", headers.path().display());
+        let proxy = Proxy::new().arg("--origin-netrc").arg(netrc.path());
+        let proxy = proxy
+            .origin_ca(&pki.ca())
+            .arg("--origin-credentials")
+            .arg(file);
+        let (_proxy, client) = proxy.connected().await;
+        for url in [first.url("/a"), secure.url("/c")] {
+            hit(client.fetch_blob(fetch_blob(&[url])).await);
+        }
+        let shown = |origin: &Serving, path: &str| {
+            let seen = origin.seen_at(path).pop().unwrap();
+            let both = [seen.header("authorization"), seen.header("x-own")];
+            assert_eq!(both[0].is_some(), both[1].is_some(), "{host}");
+            both[0].is_some()
+        };
+        let got = (shown(&first, "/a"), shown(&secure, "/c"));
+        assert_eq!(got, (plain, over_tls), "{host}");
+        assert!(!shown(&end, "/b"), "{host}");
+    }
+}
+
 #[tokio::test]
 async fn l7_what_a_client_sends_goes_before_what_this_service_would() {
     let origin = Origin::new().file("/a", "content").start().await;
-    let netrc = File::new(NETRC);
+    let netrc = netrc(&origin, None);
     let headers = File::new("X-Tenant: ours\nX-Key: ours\n");
     let proxy = Proxy::new().arg("--origin-netrc").arg(netrc.path());
     let proxy = proxy.config(format!(
-        "[fetch]\ncredentials = [\"{}={}\"]\n",
+        "[fetch]\ncredentials = [\"http://{}={}\"]\n",
         origin.address(),
         headers.path().display()
     ));
@@ -297,7 +348,7 @@ async fn l7_a_redirect_to_a_host_with_a_header_file_gets_it_and_no_other_does() 
     let near = Origin::new().reply("/a", Reply::redirect(&far.url("/far")));
     let near = near.start().await;
     let headers = File::new("Authorization: Bearer of-far\n");
-    let argument = format!("127.0.0.2={}", headers.path().display());
+    let argument = format!("http://{}={}", far.address(), headers.path().display());
     let proxy = Proxy::new().arg("--origin-credentials").arg(argument);
     let (_proxy, client) = proxy.connected().await;
     let ask = async || {
@@ -321,7 +372,7 @@ async fn l7_a_redirect_to_a_host_with_a_header_file_gets_it_and_no_other_does() 
 async fn p4_content_got_with_this_services_credentials_is_shared_by_checksum_alone() {
     let reply = Reply::ok("content").header("ETag", "\"of-me\"");
     let origin = Origin::new().reply("/a", reply).start().await;
-    let netrc = File::new(NETRC);
+    let netrc = netrc(&origin, None);
     let cache = Upstream::start();
     let proxy = Proxy::new().arg("--origin-netrc").arg(netrc.path());
     let (_proxy, client) = proxy.upstream(&cache).connected().await;
@@ -389,7 +440,7 @@ async fn p4_a_download_with_a_clients_credentials_is_not_shared_by_a_rules() {
 
 #[tokio::test]
 async fn p5_an_open_listener_does_not_lend_credentials_for_origins_unasked() {
-    let netrc = File::new(NETRC);
+    let netrc = File::new("machine h.example login me password netrc-one\n");
     let headers = File::new("Authorization: Bearer x\n");
     let rules = File::new("rewrite (.*) me:pass@mirror.example/$1\n");
     let for_host = format!("h.example={}", headers.path().display());

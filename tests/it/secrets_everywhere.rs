@@ -29,7 +29,7 @@ use crate::support::{
 };
 
 /// How a secret may come with a request; each has a path of the origin.
-const FORMS: [&str; 10] = [
+const FORMS: [&str; 13] = [
     "header",
     "basic",
     "perurl",
@@ -39,8 +39,76 @@ const FORMS: [&str; 10] = [
     "signed",
     "canonical",
     "nested",
+    "named",
+    "places",
+    "joined",
     "all",
 ];
+
+/// Names of parameters that hold secrets, as origins, stores and forges have
+/// them.
+const NAMES: [&str; 32] = [
+    "job_token",
+    "auth_token",
+    "oauth_token",
+    "authtoken",
+    "x-auth-token",
+    "personal_access_token",
+    "private_token",
+    "access_token",
+    "id_token",
+    "client_secret",
+    "jwt",
+    "hdnts",
+    "Policy",
+    "Signature",
+    "Key-Pair-Id",
+    "AWSAccessKeyId",
+    "OSSAccessKeyId",
+    "security-token",
+    "x-oss-signature",
+    "x-oss-credential",
+    "X-Amz-Security-Token",
+    "X-Amz-Credential",
+    "X-Goog-Signature",
+    "X-Goog-Credential",
+    "q-signature",
+    "sas",
+    "sig",
+    "pwd",
+    "passwd",
+    "apiKey",
+    "x-api-key",
+    "%61uthorization",
+];
+
+fn named(secret: &str) -> String {
+    let all = NAMES.map(|name| format!("{name}={secret}"));
+    all.join("&")
+}
+
+/// URLs with a secret wherever one may stand.
+fn places(host: &str, secret: &str) -> Vec<String> {
+    let all = named(secret);
+    let inner = percent(&format!("https://u:{secret}@{host}/?{all}"));
+    vec![
+        format!("https://{host}/a;{}/b", all.replace('&', ";")),
+        format!("https://{host}/a;v=1;jwt={secret};w=2?v=1"),
+        format!("https://{host}/?v=1;{}", all.replace('&', ";")),
+        format!("https://{host}/#{all}"),
+        format!("https://{host}/?v=1#v=1;jwt={secret}"),
+        format!("https://u:{secret}@{host}/?{all}#{all}"),
+        format!("https://{host}/?to={inner}&v=1"),
+        format!("https://{host}/?v=1#{inner}"),
+        format!("https://{host}/?to={}", percent(&format!("/x?{all}"))),
+        format!(
+            "https://{host}/?to={}",
+            percent(&format!("v=1&jwt={secret}"))
+        ),
+        format!("https://{host}/?jwt={}", percent(secret)),
+        format!("https://{host}/https://u:{secret}@{host}/?sas={secret}"),
+    ]
+}
 
 fn percent(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
@@ -71,8 +139,23 @@ fn request(form: &str, plain: &str, secret: &str) -> FetchBlobRequest {
         "signed" => fetch_blob(&[signed]),
         "canonical" => ask.qualifier("bazel.canonical_id", &format!("{user} {signed}")),
         "nested" => fetch_blob(&[format!("{plain}?to={}", percent(&signed))]),
+        "named" => {
+            let uri = format!("{plain}?v=1&{}", named(secret));
+            fetch_blob(&[&uri]).qualifier("bazel.canonical_id", &uri)
+        }
+        "places" => {
+            let all = places("mirror.example", secret);
+            ask.qualifier("bazel.canonical_id", &all.join(","))
+        }
+        "joined" => {
+            let all = places("mirror.example", secret);
+            ask.qualifier("bazel.canonical_id", &all.join(" "))
+        }
         "all" => {
-            let uri = format!("http://user:{secret}@{host}?v=1&{signature}");
+            let uri = format!(
+                "http://user:{secret}@{host}?v=1&{signature}&{}",
+                named(secret)
+            );
             fetch_blob(&[&uri])
                 .qualifier("http_header:X-Token", &bearer)
                 .qualifier("http_header_url:0:X-Per-Url", secret)
@@ -108,7 +191,7 @@ async fn origin(gate: &Gate) -> Serving {
     for form in FORMS {
         let mut reply = Reply::ok(form);
         // Qualifiers of the `auth` kind are shown to no origin.
-        if form != "auth" {
+        if !["auth", "places", "joined"].contains(&form) {
             reply = reply.header("ETag", &echo).header("Last-Modified", &echo);
         }
         origin = origin.reply(&format!("/{form}"), reply);
@@ -142,12 +225,12 @@ impl Own {
             std::fs::write(files.path().join(name), text).unwrap();
         };
         let login = format!("login {ORIGIN}-login password \"{ORIGIN} netrc\"");
+        let at = origin.address();
         write(
             "netrc",
-            format!("machine 127.0.0.2 {login}\ndefault {login}\n"),
+            format!("machine http://{at} {login}\ndefault {login}\n"),
         );
         write("headers", format!("X-Own: {ORIGIN}-file\n"));
-        let at = origin.address();
         let rule = format!("rewrite ruled.invalid/(.*) {ORIGIN}:{ORIGIN}-rule@{at}/$1\n");
         write("rules", rule + "block blocked.invalid\n");
         Self { origin, files }
@@ -159,7 +242,11 @@ impl Own {
             .arg("--origin-netrc")
             .arg(file("netrc"))
             .arg("--origin-credentials")
-            .arg(format!("127.0.0.2={}", file("headers").display()))
+            .arg(format!(
+                "http://{}={}",
+                self.origin.address(),
+                file("headers").display()
+            ))
             .arg("--origin-rules")
             .arg(file("rules"))
     }
@@ -286,7 +373,7 @@ async fn fetches(client: &Client, origin: &Serving, told: &mut Told) {
     }
     // All of them did get where they were meant to.
     for form in [
-        "header", "basic", "perurl", "json", "userinfo", "signed", "nested", "all",
+        "header", "basic", "perurl", "json", "userinfo", "signed", "nested", "named", "all",
     ] {
         let seen = format!("{:?}", origin.seen_at(&format!("/{form}")));
         assert!(find(seen.as_bytes(), ORIGIN).is_some(), "{form}: {seen}");
@@ -309,6 +396,13 @@ async fn failures(client: &Client, origin: &Serving, told: &mut Told) {
     ] {
         let ask = fetch_blob(&[uri]).qualifier("http_header:Authorization", ORIGIN);
         told.fetch(client, ask).await;
+    }
+    for uri in places("127.0.0.1:1", ORIGIN) {
+        for uri in [uri.replacen("https:", "http:", 1), uri] {
+            told.fetch(client, fetch_blob(&[&uri])).await;
+            let ask = fetch_blob(&[uri.replace("://", "://\\")]);
+            told.fetch(client, ask).await;
+        }
     }
     let ask = fetch_blob(&[origin.url("/header")]);
     for (name, value) in [
@@ -545,6 +639,63 @@ async fn l7_p4_no_secret_lands_in_the_embedded_cache() {
     assert!(find(&disk, "assetentry").is_some(), "entries too");
     assert_none("the embedded cache", &disk, &MARKS);
     assert_none("the logs", proxy.stderr().text().as_bytes(), &MARKS);
+}
+
+/// What commands print that look at the cache, about requests with secrets.
+async fn printed(cache: &Upstream, origin: &Serving) -> Vec<u8> {
+    let mut runs: Vec<Vec<String>> = Vec::new();
+    for form in FORMS {
+        let request = request(form, &origin.url(&format!("/{form}")), ORIGIN);
+        for json in [false, true] {
+            let mut run = vec!["explain".to_owned()];
+            for uri in &request.uris {
+                run.extend(["--uri".into(), String::from_utf8(uri.to_vec()).unwrap()]);
+            }
+            for q in &request.qualifiers {
+                run.extend(["--qualifier".into(), format!("{}={}", q.name, q.value)]);
+            }
+            run.extend(json.then(|| "--json".to_owned()));
+            runs.push(run);
+        }
+    }
+    runs.push(vec!["doctor".to_owned()]);
+    let url = cache.url();
+    let all = tokio::task::spawn_blocking(move || {
+        let mut printed = Vec::new();
+        for run in runs {
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_assetgate"))
+                .args(&run)
+                .args(["--upstream", &url])
+                .env_clear()
+                .env("HOME", "/home/nobody")
+                .output()
+                .unwrap();
+            assert!(output.stdout.len() > 40, "{run:?}: {output:?}");
+            printed.extend(output.stdout);
+            printed.extend(output.stderr);
+        }
+        printed
+    });
+    all.await.unwrap()
+}
+
+#[tokio::test]
+async fn l7_p4_no_secret_is_printed_by_commands_that_explain() {
+    let gate = Gate::new();
+    let origin = origin(&gate).await;
+    let cache = Upstream::start();
+    let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let mut told = Told::default();
+    fetches(&client, &origin, &mut told).await;
+    let digest = client.upload(b"blob").await;
+    for form in FORMS {
+        let fetch = request(form, &origin.url(&format!("/{form}")), ORIGIN);
+        let push = push_blob(&fetch.uris, digest.clone()).with_qualifiers(fetch.qualifiers);
+        client.push_blob(push).await.unwrap();
+    }
+    let printed = printed(&cache, &origin).await;
+    assert_none("what commands print", &printed, &MARKS);
+    assert_none("an answer", &told.0, &MARKS);
 }
 
 /// Everything the libraries log too, which is what people switch on who look

@@ -46,8 +46,18 @@ pub(super) fn split(
             identity.push((name.clone(), value.clone()));
         }
     }
-    let identity = Qualifiers::new(identity);
-    (bad.check(NAME, identity).unwrap_or_default(), headers)
+    let identity = bad.check(NAME, Qualifiers::new(identity));
+    let identity = identity.unwrap_or_default();
+    let bytes = identity.iter().map(|q| q.name.len() + q.value.len()).sum();
+    check_bytes(bytes, "qualifiers", limits::IDENTITY_BYTES, bad);
+    (identity, headers)
+}
+
+fn check_bytes(bytes: usize, what: &str, most: usize, bad: &mut Violations) {
+    if bytes > most {
+        let said = format!("{bytes} bytes of {what}; at most {most} are accepted");
+        bad.add("qualifiers", said);
+    }
 }
 
 /// The parsed `checksum.sri`, if there is one.
@@ -56,6 +66,8 @@ pub(super) fn integrity(qualifiers: &Qualifiers, bad: &mut Violations) -> Option
     bad.check(VALUE, Integrity::parse(value))
 }
 
+/// What is bounded before it is looked into; what is kept of identity
+/// qualifiers has a lower bound, which counts without their secrets.
 fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
     let before = bad.0.len();
     for (role, what, most, most_bytes) in [
@@ -63,7 +75,7 @@ fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
             Role::Identity,
             "qualifiers",
             limits::IDENTITY,
-            limits::IDENTITY_BYTES,
+            limits::IDENTITY_BYTES_SENT,
         ),
         (
             Role::Credential,
@@ -82,10 +94,7 @@ fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
                 format!("{count} {what}; at most {most} are accepted"),
             );
         }
-        if bytes > most_bytes {
-            let said = format!("{bytes} bytes of {what}; at most {most_bytes} are accepted");
-            bad.add("qualifiers", said);
-        }
+        check_bytes(bytes, what, most_bytes, bad);
     }
     bad.0.len() == before
 }

@@ -165,7 +165,7 @@ mod tests {
         let state = State::new(readiness, String::new, Vec::new);
         let state = state.with_fetches(move || progress.list());
         let mut serving = tokio::task::JoinSet::new();
-        let router = admin::router(state, AllowedHosts::of(address));
+        let router = admin::router(state, AllowedHosts::of(address, &[]));
         serving.spawn(admin::serve(listener, router));
         (address, serving)
     }

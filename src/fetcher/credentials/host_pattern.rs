@@ -6,14 +6,24 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use url::Url;
+
 use crate::fetcher::host;
 
 const FORM: &str = "is HOST=FILE or HOST:PORT=FILE, where HOST is the name or address of an \
-                    origin, or `*.` and what its name ends in, as in `*.example.org=/etc/token`";
+                    origin, or `*.` and what its name ends in, as in `*.example.org=/etc/token`; \
+                    with `http://` before it for one that is asked without TLS, too";
 
-/// The origins a credential is meant for.
+/// The ports of origins that none is named for.
+const USUAL: [u16; 2] = [80, 443];
+
+/// The origins a credential is meant for: over https to the usual ports,
+/// unless it says otherwise. Clients choose URLs, and over another scheme or at
+/// another port somebody else may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern {
+    /// It may go over plain http, too.
+    plain: bool,
     host: String,
     /// The hosts below, and not this one.
     below: bool,
@@ -30,18 +40,37 @@ pub struct OriginCredential {
 }
 
 impl HostPattern {
-    /// `host` is as in [`host::of`].
-    pub(super) fn is_for(&self, host: &str, port: Option<u16>) -> bool {
-        let named = match self.below {
+    /// Whether a request to this URL is shown the credential.
+    pub(super) fn is_for(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        let at_port = match self.port {
+            Some(own) => port == Some(own),
+            None => port.is_some_and(|port| USUAL.contains(&port)),
+        };
+        at_port && (self.plain || url.scheme() == "https") && self.names(host::of(url))
+    }
+
+    /// Whether a host, as in [`host::of`], is meant, at whatever port.
+    pub(super) fn names(&self, host: &str) -> bool {
+        match self.below {
             false => host == self.host,
             true => host::with_parents(host).skip(1).any(|h| h == self.host),
-        };
-        named && self.port.is_none_or(|own| Some(own) == port)
+        }
+    }
+
+    /// The host that is meant, if it is one.
+    pub(super) fn host(&self) -> Option<&str> {
+        (!self.below).then_some(&self.host)
     }
 
     /// The larger the more specific.
-    pub(super) fn rank(&self) -> (bool, usize, bool) {
-        (!self.below, self.host.len(), self.port.is_some())
+    pub(super) fn rank(&self) -> (bool, usize, bool, bool) {
+        (
+            !self.below,
+            self.host.len(),
+            self.port.is_some(),
+            !self.plain,
+        )
     }
 }
 
@@ -49,6 +78,10 @@ impl FromStr for HostPattern {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
+        let (plain, text) = match text.strip_prefix("http://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("https://").unwrap_or(text)),
+        };
         let (below, text) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -62,6 +95,7 @@ impl FromStr for HostPattern {
         let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
         let host = host::normal(name).filter(|_| !(name.contains('*') || below && is_address));
         Ok(Self {
+            plain,
             host: host.ok_or(())?,
             below,
             port,
@@ -71,8 +105,9 @@ impl FromStr for HostPattern {
 
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = if self.plain { "http://" } else { "" };
         let below = if self.below { "*." } else { "" };
-        write!(f, "{below}{}", self.host)?;
+        write!(f, "{plain}{below}{}", self.host)?;
         match self.port {
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),

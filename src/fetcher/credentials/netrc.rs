@@ -3,8 +3,12 @@
 //! A `default` entry is read and left out. It is meant for whatever host there
 //! is no entry for, and here clients say which hosts are asked: whoever named
 //! one of their own would be shown the password.
+//!
+//! A machine may be written as in `fetch.credentials`, with a port or with
+//! `http://` before it; other programs pass over such an entry.
 //! Called by: `credentials`.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::path::Path;
@@ -14,15 +18,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
+use super::HostPattern;
 use crate::fetcher::host;
 use crate::net::{SecretFileError, read_secret};
 
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Logins by host. Shown nowhere.
+/// Logins by host, of each in the order they count. Shown nowhere.
 #[derive(Default)]
-pub struct Netrc(HashMap<String, HeaderValue>);
+pub struct Netrc(HashMap<String, Vec<(HostPattern, HeaderValue)>>);
 
 #[derive(Default)]
 struct Entry {
@@ -101,7 +107,12 @@ impl Netrc {
     /// The first entry of a machine counts.
     fn add(&mut self, entry: Option<Entry>) -> Result<(), String> {
         let Some(entry) = entry else { return Ok(()) };
-        let Some(machine) = entry.machine.as_deref().and_then(host::normal) else {
+        let machine = entry.machine.as_deref().and_then(|text| text.parse().ok());
+        let Some(machine) = machine else {
+            return Ok(());
+        };
+        let machine: HostPattern = machine;
+        let Some(host) = machine.host().map(str::to_owned) else {
             return Ok(());
         };
         if entry.login.is_none() && entry.password.is_none() {
@@ -119,14 +130,24 @@ impl Netrc {
         let encoded = format!("Basic {}", STANDARD.encode(format!("{login}:{password}")));
         if let Ok(mut value) = HeaderValue::from_str(&encoded) {
             value.set_sensitive(true);
-            self.0.entry(machine).or_insert(value);
+            let entries = self.0.entry(host).or_default();
+            entries.push((machine, value));
+            // The sort is stable: of the same form the first counts.
+            entries.sort_by_key(|(machine, _)| Reverse(machine.rank()));
         }
         Ok(())
     }
 
-    /// The `Authorization` for a host as in [`host::of`].
-    pub(in crate::fetcher) fn authorization(&self, host: &str) -> Option<HeaderValue> {
-        self.0.get(host).cloned()
+    /// The `Authorization` for a URL.
+    pub(in crate::fetcher) fn authorization(&self, url: &Url) -> Option<HeaderValue> {
+        let entries = self.0.get(host::of(url))?;
+        let found = entries.iter().find(|(machine, _)| machine.is_for(url));
+        found.map(|(_, value)| value.clone())
+    }
+
+    /// Whether there is one for a host, as in [`host::of`], at whatever port.
+    pub(super) fn names(&self, host: &str) -> bool {
+        self.0.contains_key(host)
     }
 }
 
@@ -136,7 +157,7 @@ const UNEXPECTED: &str = "has a word that is none of `machine`, `default`, `logi
 
 impl std::fmt::Debug for Netrc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Netrc({} entries withheld)", self.0.len())
+        write!(f, "Netrc(entries for {} hosts withheld)", self.0.len())
     }
 }
 

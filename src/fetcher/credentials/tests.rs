@@ -15,7 +15,8 @@ fn netrc(text: &str) -> Result<(Netrc, bool), SecretFileError> {
 }
 
 fn login(text: &str, host: &str) -> Option<String> {
-    let value = netrc(text).unwrap().0.authorization(host)?;
+    let url = Url::parse(&format!("https://{host}/")).unwrap();
+    let value = netrc(text).unwrap().0.authorization(&url)?;
     assert!(value.is_sensitive());
     let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
     Some(String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap())
@@ -153,6 +154,9 @@ fn what_host_equals_file_may_be() {
         ("[::1]=f", "[::1]"),
         ("[::1]:80=f", "[::1]:80"),
         ("127.0.0.1=f", "127.0.0.1"),
+        ("https://h=f", "h"),
+        ("http://H:81=f", "http://h:81"),
+        ("http://*.h=f", "http://*.h"),
     ] {
         assert_eq!(parse(text).unwrap().host.to_string(), shown, "{text}");
     }
@@ -168,7 +172,9 @@ fn what_host_equals_file_may_be() {
         "h:x=f",
         "h:99999=f",
         "::1=f",
-        "https://h=f",
+        "ftp://h=f",
+        "http://=f",
+        "http://h/=f",
         "h/x=f",
         "u@h=f",
         "h=a\nb",
@@ -208,10 +214,12 @@ fn only_the_named_origin_is_shown_a_file() {
             "a.example",
             &[
                 "https://a.example/",
-                "http://A.example:81/",
+                "https://A.example:80/",
                 "https://a.example./",
             ][..],
             &[
+                "http://a.example/",
+                "https://a.example:81/",
                 "https://x.a.example/",
                 "https://example/",
                 "https://a.example.evil/",
@@ -229,15 +237,28 @@ fn only_the_named_origin_is_shown_a_file() {
         ),
         (
             "a.example:443",
-            &["https://a.example/", "http://a.example:443/"],
-            &["http://a.example/", "https://a.example:444/"],
+            &["https://a.example/"],
+            &[
+                "http://a.example/",
+                "http://a.example:443/",
+                "https://a.example:444/",
+            ],
         ),
         (
-            "[::1]:80",
-            &["http://[::1]/"],
-            &["https://[::1]/", "http://[::2]/"],
+            "http://[::1]:80",
+            &["http://[::1]/", "https://[::1]:80/"],
+            &["https://[::1]/", "http://[::2]/", "http://[::1]:81/"],
         ),
-        ("127.0.0.1", &["http://127.1/"], &["http://127.0.0.2/"]),
+        (
+            "http://127.0.0.1",
+            &["http://127.1/", "https://127.0.0.1/"],
+            &["http://127.0.0.2/", "http://127.0.0.1:81/"],
+        ),
+        (
+            "http://*.a.example:81",
+            &["http://x.a.example:81/"],
+            &["http://x.a.example/", "http://a.example:81/"],
+        ),
     ] {
         for url in yes {
             assert_eq!(chosen(&[host], None, url).as_deref(), Some(host), "{url}");
@@ -246,19 +267,26 @@ fn only_the_named_origin_is_shown_a_file() {
             assert_eq!(chosen(&[host], None, url), None, "{host} {url}");
             let text = format!("machine {host} login u password p");
             let by_netrc = chosen(&[], Some(&text), url);
-            assert!(by_netrc.is_none() || host.contains(':'), "{host} {url}");
+            assert!(by_netrc.is_none(), "{host} {url}");
         }
     }
 }
 
 #[test]
 fn the_most_specific_file_counts() {
-    let hosts = ["*.example", "*.b.example", "a.b.example", "a.b.example:81"];
+    let hosts = [
+        "*.example",
+        "*.b.example",
+        "http://a.b.example",
+        "a.b.example",
+        "a.b.example:81",
+    ];
     for (url, host) in [
-        ("http://a.b.example:81/", "a.b.example:81"),
-        ("http://a.b.example/", "a.b.example"),
-        ("http://c.b.example/", "*.b.example"),
-        ("http://c.example/", "*.example"),
+        ("https://a.b.example:81/", "a.b.example:81"),
+        ("https://a.b.example/", "a.b.example"),
+        ("http://a.b.example/", "http://a.b.example"),
+        ("https://c.b.example/", "*.b.example"),
+        ("https://c.example/", "*.example"),
     ] {
         assert_eq!(chosen(&hosts, None, url).as_deref(), Some(host), "{url}");
     }
