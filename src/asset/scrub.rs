@@ -91,7 +91,7 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces
 }
 
-/// Bytes that were looked at, counted where a test asks for it.
+// Bytes that were looked at, counted where a test asks for it.
 #[cfg(test)]
 thread_local! {
     static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
