@@ -127,8 +127,7 @@ async fn serve(
                 probes: probes.clone(),
                 progress,
             };
-            let hosts = &config.admin_hosts;
-            Some(admin(address, hosts, pages, &backend, render, &mut process).await?)
+            Some(admin(address, &config, pages, &backend, render, &mut process).await?)
         }
         None => None,
     };
@@ -203,7 +202,7 @@ struct Pages {
 
 async fn admin(
     address: &ListenAddr,
-    hosts: &[admin::HostName],
+    config: &Config,
     pages: Pages,
     backend: &Backend,
     metrics: impl Fn() -> String + Send + Sync + 'static,
@@ -225,7 +224,7 @@ async fn admin(
     let state = state
         .with_reports(move || probes.reports())
         .with_fetches(move || progress.list());
-    let hosts = admin::AllowedHosts::of(bound, hosts);
+    let hosts = admin::AllowedHosts::of(bound, &config.admin_hosts);
     process
         .background
         .spawn(admin::serve(listener, admin::router(state, hosts)));
