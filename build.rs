@@ -1,10 +1,14 @@
 //! Compiles the vendored `.proto` files without `protoc` and keeps their
-//! descriptor set for reflection and metric labels.
+//! descriptor set for reflection and metric labels, and a table of message
+//! shapes for what is judged before it is decoded.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use prost::Message;
+
+#[path = "build/shapes.rs"]
+mod shapes;
 
 const ROOT: &str = "proto";
 const FILES: &[&str] = &[
@@ -17,10 +21,12 @@ const FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
+    println!("cargo:rerun-if-changed=build");
     let mut set = protox::compile(FILES, [ROOT])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
     uris_are_bytes(&mut set);
+    std::fs::write(out.join("shapes.rs"), shapes::write(&set)?)?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_transport(false)

@@ -13,6 +13,7 @@
 )]
 
 mod codec;
+pub mod estimate;
 
 pub use codec::{Codec, MAX_NATIVE_MESSAGE, Undecodable, undecodable};
 
