@@ -29,7 +29,7 @@ pub(crate) fn write(set: &FileDescriptorSet) -> Result<String, Failure> {
             collect(&mut messages, file.package(), message);
         }
     }
-    let used = used(&messages)?;
+    let used = used(&messages, set)?;
     let mut out = String::new();
     for name in &used {
         one(&mut out, &messages, name)?;
@@ -52,9 +52,14 @@ fn collect<'a>(messages: &mut Messages<'a>, parent: &str, message: &'a Descripto
 }
 
 /// All of ours, and what they use of the well-known ones.
-fn used(messages: &Messages<'_>) -> Result<BTreeSet<String>, Failure> {
+fn used(messages: &Messages<'_>, set: &FileDescriptorSet) -> Result<BTreeSet<String>, Failure> {
     let ours = messages.keys().filter(|name| !name.starts_with(WELL_KNOWN));
     let mut open: Vec<String> = ours.cloned().collect();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    for method in services.flat_map(|service| &service.method) {
+        let ends = [method.input_type(), method.output_type()];
+        open.extend(ends.map(|name| name.trim_start_matches('.').to_owned()));
+    }
     let mut used = BTreeSet::new();
     while let Some(name) = open.pop() {
         let message = *messages.get(&name).ok_or_else(|| format!("no {name}"))?;
@@ -185,8 +190,11 @@ fn entry_type(messages: &Messages<'_>, entry: &DescriptorProto) -> Result<String
     Ok(format!("({})", types?.join(", ")))
 }
 
+/// Whether the Rust type is one of the language's, and may stand for several.
 fn is_wrapper(name: &str) -> bool {
-    name.starts_with(WELL_KNOWN) && !rust_type(name).starts_with("::prost_types")
+    name != "google.protobuf.Empty"
+        && name.starts_with(WELL_KNOWN)
+        && !rust_type(name).starts_with("::prost_types")
 }
 
 /// The type prost makes of a message.

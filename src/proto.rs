@@ -1,5 +1,6 @@
 //! Generated message and service types of the vendored definitions, their
-//! descriptor set, and the codec every generated service uses.
+//! descriptor set, what decoding takes, and the codec every generated service
+//! uses.
 //!
 //! Not for: conversions into the domain (`api/convert.rs`, `digest.rs`).
 //! Called by: whatever speaks the wire.
@@ -15,7 +16,7 @@
 mod codec;
 pub mod estimate;
 
-pub use codec::{Codec, MAX_NATIVE_MESSAGE, Undecodable, undecodable};
+pub use codec::{Codec, MAX_DECODED, MAX_NATIVE_MESSAGE, Undecodable, decode};
 
 /// Every vendored file as a serialized `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

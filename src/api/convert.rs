@@ -126,13 +126,20 @@ macro_rules! push_message {
 push_message!(asset::PushBlobRequest, blob_digest; asset::PushDirectoryRequest, root_directory_digest);
 
 impl FetchMessage {
+    /// What is said of a request is said of its first URIs, if it has too many
+    /// or too long ones.
     pub(super) fn uris(&self) -> Vec<Uri> {
         some_uris(&self.uris)
     }
 
+    /// Whether reading it may take over a millisecond.
+    pub(super) fn is_large(&self) -> bool {
+        is_large(&self.uris, &self.qualifiers, 0)
+    }
+
     /// The digest function that answers are in: SHA256 where unset (V8).
     pub(super) fn to_query(&self, kind: AssetKind) -> Result<Query, Invalid> {
-        let mut bad = Violations::default();
+        let mut bad = within_limits(&self.uris, &self.qualifiers)?;
         let checksum_only = kind == AssetKind::Blob
             && self.uris.is_empty()
             && self.qualifiers.iter().any(|q| q.name == CHECKSUM_SRI);
@@ -177,8 +184,20 @@ impl FetchMessage {
 }
 
 impl PushMessage {
+    /// As of a fetch.
     pub(super) fn uris(&self) -> Vec<Uri> {
         some_uris(&self.uris)
+    }
+
+    /// Whether reading it may take over a millisecond.
+    pub(super) fn is_large(&self) -> bool {
+        let references = self.references_blobs.len() + self.references_directories.len();
+        is_large(&self.uris, &self.qualifiers, references)
+    }
+
+    /// What is checked before whether pushing is allowed at all.
+    pub(super) fn check_limits(&self) -> Result<(), Invalid> {
+        within_limits(&self.uris, &self.qualifiers).map(|_| ())
     }
 
     /// Where to, if it can be anywhere.
@@ -187,7 +206,7 @@ impl PushMessage {
     }
 
     pub(super) fn to_push(&self, kind: AssetKind) -> Result<Push, Invalid> {
-        let mut bad = Violations::default();
+        let mut bad = within_limits(&self.uris, &self.qualifiers)?;
         if self.uris.is_empty() {
             // Before anything else, and alone: BuildStream's probe (V2).
             bad.add("uris", "at least one URI is required");
@@ -251,22 +270,46 @@ impl PushMessage {
     }
 }
 
-/// As many as are accepted: what is said of a request that has more, is said
-/// of its first ones.
+fn is_large(uris: &[Bytes], qualifiers: &[asset::Qualifier], more: usize) -> bool {
+    let bytes = || {
+        let uris: usize = uris.iter().map(Bytes::len).sum();
+        let qualifiers = qualifiers.iter().map(|q| q.name.len() + q.value.len());
+        uris + qualifiers.sum::<usize>()
+    };
+    uris.len() + qualifiers.len() + more > limits::AT_ONCE_PARTS || bytes() > limits::AT_ONCE_BYTES
+}
+
+/// The one place where the limits of all four methods are checked, before all
+/// else: what is refused for its size is not looked at any closer.
+fn within_limits(uris: &[Bytes], qualifiers: &[asset::Qualifier]) -> Result<Violations, Invalid> {
+    let mut bad = Violations::default();
+    let got = uris.len();
+    if got > limits::URIS {
+        let most = limits::URIS;
+        bad.add("uris", format!("{got} URIs; at most {most} are accepted"));
+    }
+    for (index, uri) in uris.iter().enumerate().take(limits::URIS) {
+        let (got, most) = (uri.len(), limits::URI_BYTES);
+        if got > most {
+            let said = format!("a URI of {got} bytes; at most {most} are accepted");
+            bad.add(format!("uris[{index}]"), said);
+        }
+    }
+    qualifiers::within_limits(qualifiers, &mut bad);
+    if bad.0.is_empty() {
+        Ok(bad)
+    } else {
+        Err(bad.into_error())
+    }
+}
+
 fn some_uris(wire: &[Bytes]) -> Vec<Uri> {
     let some = wire.iter().take(limits::URIS);
+    let some = some.take_while(|uri| uri.len() <= limits::URI_BYTES);
     some.cloned().map(Uri::new).collect()
 }
 
 fn uris(wire: &[Bytes], bad: &mut Violations) -> Vec<Uri> {
-    if wire.len() > limits::URIS {
-        let got = wire.len();
-        bad.add(
-            "uris",
-            format!("{got} URIs; at most {} are accepted", limits::URIS),
-        );
-        return Vec::new();
-    }
     let uris = some_uris(wire);
     for (index, uri) in uris.iter().enumerate() {
         if wire[index].is_empty() {

@@ -17,6 +17,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use tokio::task::JoinError;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -37,7 +38,7 @@ use crate::proto::asset::FetchBlobRequest;
 use crate::proto::asset::fetch_server::FetchServer;
 use crate::proto::asset::push_server::PushServer;
 use crate::proto::{FILE_DESCRIPTOR_SET, MAX_NATIVE_MESSAGE};
-use crate::resolver::{Announce, Query, Resolver};
+use crate::resolver::{Announce, Query, ResolveError, Resolver};
 use crate::store::AssetStore;
 use crate::upstream::{Identity, Upstream};
 
@@ -91,6 +92,26 @@ pub fn services<S: AssetStore, F: Fetcher, A: Announce>(
         fetch: FetchServer::new(fetch).max_decoding_message_size(MAX_NATIVE_MESSAGE),
         push: PushServer::new(push).max_decoding_message_size(MAX_NATIVE_MESSAGE),
         others: reflection.add_service(health.into_server()),
+    }
+}
+
+/// Does what may take over a millisecond on another thread than the
+/// listener's.
+async fn aside_if<T, F>(large: bool, work: F) -> Result<T, Status>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    if !large {
+        return Ok(work());
+    }
+    match tokio::task::spawn_blocking(work)
+        .await
+        .map_err(JoinError::try_into_panic)
+    {
+        Ok(done) => Ok(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => Err(Verdict::from(&ResolveError::Stopped).to_status()),
     }
 }
 

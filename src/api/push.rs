@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::convert::PushMessage;
 use super::status::Verdict;
-use super::{note_caller, note_failure, refuse};
+use super::{aside_if, note_caller, note_failure, refuse};
 use crate::asset::AssetKind;
 use crate::call::Call;
 use crate::fetcher::Fetcher;
@@ -38,7 +38,13 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
         let caller = Caller::of(request.metadata());
         let context = self.identity.context(request.metadata());
         let message = PushMessage::from(request.into_inner());
-        let uris = message.uris();
+        let large = message.is_large();
+        let read = aside_if(large, move || {
+            let limits = message.check_limits();
+            let push = message.to_push(kind);
+            (message.uris(), message.instance(), limits, push)
+        });
+        let (uris, instance, limits, push) = read.await?;
         note_caller(&call, &caller, kind, uris.first());
         let fail = |error: ResolveError| {
             let verdict = Verdict::from(&error).without_secrets(&context);
@@ -46,12 +52,12 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
             note_failure(&call, &verdict, false);
             verdict.to_status()
         };
-        // Before the rest of the request is looked at: whoever probes with an
-        // empty one learns at start-up that pushing will not work.
-        let instance = message.instance();
+        limits.map_err(|invalid| refuse(&call, &invalid))?;
+        // Before the rest of what is wrong with the request is told: whoever
+        // probes with an empty one learns at start-up that pushing will not
+        // work.
         let allowed = self.resolver.check_pushing(instance.as_ref());
         allowed.map_err(fail)?;
-        let push = message.to_push(kind);
         let push = push.map_err(|invalid| refuse(&call, &invalid))?;
         call.note(|report| report.bytes = push.digest.size());
         self.resolver.push(&context, push).await.map_err(fail)?;

@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
-use prost::Message;
 use tonic::Status;
 
 use super::Inner;
@@ -22,10 +21,12 @@ use super::request::{digest, function, instance, is_empty_blob};
 use super::status::{blob_not_found, blocking, invalid};
 use super::store::Store;
 use crate::digest::{Digest, DigestFunction};
-use crate::proto::rev2;
+use crate::proto::{self, rev2};
 
 /// Largest Directory that is read.
 const MAX_DIRECTORY: u64 = 32 << 20;
+/// Most memory one may take once it is decoded.
+const MAX_DECODED: u64 = 4 * MAX_DIRECTORY;
 /// A page ends when it is this large.
 const PAGE_BYTES: usize = 1 << 20;
 /// Largest number of Directories of one tree, which bounds memory.
@@ -134,7 +135,7 @@ impl Walk {
         let Some(bytes) = self.store().read(&Key::blob(self.function, digest)) else {
             return Ok(None);
         };
-        let directory = rev2::Directory::decode(bytes::Bytes::from(bytes));
+        let directory = proto::decode(bytes.into(), MAX_DECODED);
         directory
             .map(Some)
             .map_err(|e| not_one(format!("is not a Directory: {e}")))

@@ -1,5 +1,7 @@
-//! The prost codec with one difference: a message that cannot be decoded is
-//! INVALID_ARGUMENT, as the client sent it, and never INTERNAL.
+//! The prost codec with two differences: what decoding will take is told
+//! before it ([`estimate`](super::estimate)), and a message that cannot be
+//! decoded is INVALID_ARGUMENT, as the client sent it, or RESOURCE_EXHAUSTED,
+//! and never INTERNAL.
 //!
 //! On the client side of a call the same failure means that the *server* sent
 //! nonsense; the status carries [`Undecodable`] as its source, so that
@@ -7,12 +9,20 @@
 
 use std::marker::PhantomData;
 
+use bytes::{Buf as _, Bytes};
 use prost::Message;
-use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+
+use super::estimate::{Excess, Limits, Shape, Shaped};
 
 /// Largest message a native (not forwarded) call may carry: 16 MiB.
 pub const MAX_NATIVE_MESSAGE: usize = 16 << 20;
+
+/// Most memory that a message may take once it is decoded: 96 MiB, six times
+/// what one may be on the wire. Lists of digests and action results take two to
+/// five times their size; what takes more was made for that.
+pub const MAX_DECODED: u64 = 96 << 20;
 
 /// What buffers begin with: most messages are small, and larger ones say how
 /// large they are before they come.
@@ -20,10 +30,40 @@ const BUFFER: usize = 512;
 /// Encoded bytes that are sent before further messages of a stream are encoded.
 const YIELD: usize = 32 << 10;
 
-/// Why a message could not be decoded.
+/// Why a message was not decoded.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the message cannot be decoded: {0}")]
-pub struct Undecodable(#[from] prost::DecodeError);
+pub enum Undecodable {
+    /// It was not begun.
+    #[error("the message cannot be decoded: {0}")]
+    Unfit(#[from] Excess),
+    /// It failed.
+    #[error("the message cannot be decoded: {0}")]
+    Failed(#[from] prost::DecodeError),
+}
+
+impl From<Undecodable> for Status {
+    fn from(cause: Undecodable) -> Self {
+        let code = match cause {
+            Undecodable::Unfit(Excess::Bytes { .. }) => Code::ResourceExhausted,
+            _ => Code::InvalidArgument,
+        };
+        let mut status = Status::new(code, cause.to_string());
+        status.set_source(std::sync::Arc::new(cause));
+        status
+    }
+}
+
+/// Decodes a message that takes at most `limit` bytes of memory.
+///
+/// # Errors
+/// Why it is not decoded.
+pub fn decode<M>(wire: Bytes, limit: u64) -> Result<M, Undecodable>
+where
+    M: Message + Shaped + Default,
+{
+    Shape::of::<M>().estimate(&*wire, Limits::bytes(limit))?;
+    Ok(M::decode(wire)?)
+}
 
 /// Codec of every generated client and service.
 #[derive(Debug)]
@@ -38,7 +78,7 @@ impl<T, U> Default for Codec<T, U> {
 impl<T, U> tonic::codec::Codec for Codec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Shaped + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -77,23 +117,19 @@ impl<T: Message> Encoder for ProstEncoder<T> {
 #[derive(Debug)]
 pub struct ProstDecoder<U>(PhantomData<U>);
 
-impl<U: Message + Default> Decoder for ProstDecoder<U> {
+impl<U: Message + Shaped + Default> Decoder for ProstDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buf).map(Some).map_err(undecodable)
+        // All of it: messages are received whole, in one piece.
+        let shape = Shape::of::<U>();
+        let fits = shape.estimate(buf.chunk(), Limits::bytes(MAX_DECODED));
+        fits.map_err(Undecodable::from)?;
+        Ok(Some(U::decode(buf).map_err(Undecodable::from)?))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFER, YIELD)
     }
-}
-
-/// The status of a message that cannot be decoded.
-pub fn undecodable(cause: prost::DecodeError) -> Status {
-    let cause = Undecodable(cause);
-    let mut status = Status::invalid_argument(cause.to_string());
-    status.set_source(std::sync::Arc::new(cause));
-    status
 }

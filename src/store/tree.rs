@@ -12,11 +12,15 @@ use prost::Message as _;
 
 use super::encoding::Blob;
 use crate::digest::{Digest, DigestFunction};
-use crate::proto::rev2;
-use crate::upstream::{MAX_DIRECTORIES, TreeNode, count_fields};
+use crate::proto::estimate::{Field, Kind, Label, MessageShape, Shape, Shaped};
+use crate::proto::{self, rev2};
+use crate::upstream::TreeNode;
 
 /// A Tree above this is left out (NativeLink takes 10 MiB, others less).
 pub(super) const MAX_TREE: usize = 8 << 20;
+/// Most memory that a stored one may take once it is taken apart, beside its
+/// bytes: room for 262,144 children.
+const MAX_DECODED: u64 = 9 << 20;
 /// So is one with a Directory above this (Buildbarn's sample configuration).
 const MAX_DIRECTORY: u64 = 2 << 20;
 /// Pins in one Directory of a pin tree.
@@ -39,8 +43,33 @@ struct RawTree {
 impl RawTree {
     /// A stored one, if it is a message and no larger than we write them.
     fn read(bytes: Bytes) -> Option<Self> {
-        count_fields(&bytes, MAX_DIRECTORIES)?;
-        Self::decode(bytes).ok()
+        proto::decode(bytes, MAX_DECODED).ok()
+    }
+}
+
+static RAW_TREE: MessageShape = MessageShape {
+    name: "Tree",
+    size: size_of::<RawTree>(),
+    fields: &[
+        Field {
+            number: 1,
+            kind: Kind::Shared,
+            label: Label::Single,
+        },
+        Field {
+            number: 2,
+            kind: Kind::Shared,
+            label: Label::Repeated {
+                slot: 0,
+                size: size_of::<Bytes>(),
+            },
+        },
+    ],
+};
+
+impl Shaped for RawTree {
+    fn shape() -> Shape {
+        Shape::by_hand(&RAW_TREE)
     }
 }
 

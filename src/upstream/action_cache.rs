@@ -4,32 +4,30 @@
 //! Called by: `store`.
 
 use bytes::Bytes;
-use prost::Message as _;
 
-use super::tree::count_fields;
 use super::unary::{Method, method};
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, Scope};
-use crate::proto::rev2;
+use crate::proto::{self, rev2};
 
 static GET: Method = method!("ActionCache", "GetActionResult");
 static UPDATE: Method = method!("ActionCache", "UpdateActionResult");
 
-/// Largest entry that is looked at, and most outputs and other fields of one:
-/// none of ours comes near, and a foreign one may be made to cost a hundred
-/// times its size once it is decoded.
+/// Largest entry that is looked at, and most memory it may take once it is
+/// decoded: none of ours comes near, and a foreign one may be made to cost a
+/// hundred times its size.
 const MAX_ENTRY: usize = 2 << 20;
-const MAX_FIELDS: usize = 10_000;
+const MAX_DECODED_ENTRY: u64 = 8 << 20;
 
 fn read_entry(bytes: Bytes) -> Result<rev2::ActionResult, Error> {
     let malformed = |reason: String| Error::Malformed {
         method: GET.name,
         reason,
     };
-    if bytes.len() > MAX_ENTRY || count_fields(&bytes, MAX_FIELDS).is_none() {
+    if bytes.len() > MAX_ENTRY {
         return Err(malformed("it is larger than any reference".to_owned()));
     }
-    rev2::ActionResult::decode(bytes).map_err(|error| malformed(error.to_string()))
+    proto::decode(bytes, MAX_DECODED_ENTRY).map_err(|error| malformed(error.to_string()))
 }
 
 impl Cache {

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
 
 use super::credential::{Credential, ServiceCredential};
-use super::quoted;
+use super::quoted::{Search, each_secret};
 use crate::proto::rev2;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
@@ -119,14 +119,14 @@ impl CallContext {
     /// credential: a cache that refuses a credential may well quote it.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
-        self.with_secrets(|secrets| quoted::redact(text, secrets.iter().copied()))
+        self.search(text.as_bytes()).redact()
     }
 
     /// Whether a value of the caller's metadata or of the service's credential
     /// stands in `bytes`.
     #[must_use]
     pub fn is_quoted_in(&self, bytes: &[u8]) -> bool {
-        self.with_secrets(|secrets| quoted::is_quoted(bytes, secrets.iter().copied()))
+        self.search(bytes).found()
     }
 
     /// Feeds in everything by which the cache may tell one caller from another:
@@ -150,14 +150,16 @@ impl CallContext {
         entries.hash(hasher);
     }
 
-    fn with_secrets<T>(&self, then: impl FnOnce(&[&str]) -> T) -> T {
-        let callers = quoted::secrets_of(&self.metadata);
-        let credential = self.service.as_ref().map(|service| service.current());
-        let services = credential
-            .iter()
-            .flat_map(|credential| credential.secrets());
-        let all: Vec<&str> = callers.iter().map(String::as_str).chain(services).collect();
-        then(&all)
+    fn search<'t>(&self, text: &'t [u8]) -> Search<'t> {
+        let mut search = Search::new(text);
+        each_secret(&self.metadata, |secret| search.secret(secret));
+        if let Some(service) = &self.service {
+            let credential = service.current();
+            credential
+                .secrets()
+                .for_each(|secret| search.secret(secret));
+        }
+        search
     }
 
     /// The metadata as headers of an upstream request, with whose call it is.

@@ -57,5 +57,5 @@ pub use response::ResponseBody;
 pub use service::{PoolService, Upstream};
 pub use settings::PoolSettings;
 pub use transport_error::TransportError;
-pub use tree::{Closure, MAX_DIRECTORIES, TreeNode, WalkError, count_fields};
+pub use tree::{Closure, MAX_DIRECTORIES, TreeNode, WalkError};
 pub use upload::RequestBody;

@@ -20,79 +20,171 @@ const WORDS: usize = 4;
 /// in them, and what `Basic` hides in Base64.
 pub(super) fn secrets_of(metadata: &MetadataMap) -> Vec<String> {
     let mut secrets = Vec::new();
-    for entry in metadata.iter() {
-        match entry {
-            KeyAndValueRef::Ascii(_, value) => of_text(value.to_str().unwrap_or(""), &mut secrets),
-            KeyAndValueRef::Binary(_, value) => {
-                let encoded = String::from_utf8_lossy(value.as_encoded_bytes());
-                secrets.push(encoded.trim_end_matches('=').to_owned());
-                let decoded = value.to_bytes().unwrap_or_default();
-                secrets.extend(String::from_utf8(decoded.to_vec()));
-            }
-        }
-    }
-    secrets.retain(|secret| secret.len() >= SHORTEST);
+    each_secret(metadata, |secret| secrets.push(secret.to_owned()));
     secrets.sort();
     secrets.dedup();
     secrets
 }
 
-fn of_text(value: &str, secrets: &mut Vec<String>) {
-    secrets.push(value.to_owned());
+/// The same one by one, some more than once.
+pub(super) fn each_secret(metadata: &MetadataMap, mut tell: impl FnMut(&str)) {
+    let mut tell = |secret: &str| {
+        if secret.len() >= SHORTEST {
+            tell(secret);
+        }
+    };
+    for entry in metadata.iter() {
+        match entry {
+            KeyAndValueRef::Ascii(_, value) => of_text(value.to_str().unwrap_or(""), &mut tell),
+            KeyAndValueRef::Binary(_, value) => {
+                let encoded = String::from_utf8_lossy(value.as_encoded_bytes());
+                tell(encoded.trim_end_matches('='));
+                let decoded = value.to_bytes().unwrap_or_default();
+                tell(std::str::from_utf8(&decoded).unwrap_or(""));
+            }
+        }
+    }
+}
+
+fn of_text(value: &str, tell: &mut impl FnMut(&str)) {
+    tell(value);
     let mut words = value.split_whitespace();
     let scheme = words.next().unwrap_or_default();
     let last = value.split_whitespace().last();
     let basic = scheme.eq_ignore_ascii_case("basic");
+    words.take(WORDS).chain(last).for_each(&mut *tell);
     let pair = last.filter(|_| basic);
-    secrets.extend(words.take(WORDS).chain(last).map(str::to_owned));
     let pair = pair.and_then(|pair| STANDARD.decode(pair).ok());
     if let Some(pair) = pair.and_then(|pair| String::from_utf8(pair).ok()) {
-        let password = pair
-            .split_once(':')
-            .map(|(_, password)| password.to_owned());
-        secrets.extend(password);
-        secrets.push(pair);
+        if let Some((_, password)) = pair.split_once(':') {
+            tell(password);
+        }
+        tell(&pair);
     }
 }
 
-/// `text` without these secrets.
-pub(super) fn redact<'a>(text: &str, secrets: impl Iterator<Item = &'a str>) -> String {
-    let forms = forms(secrets);
-    let gone = |text: String, form: &String| text.replace(form.as_str(), "…");
-    forms.iter().fold(text.to_owned(), gone)
+/// A look for secrets in a text. Of a caller's thousands most are told by
+/// their first bytes alone not to stand in it, in whatever form: nothing is
+/// made of these, and nobody searches for them.
+pub(super) struct Search<'t> {
+    text: &'t [u8],
+    starts: Starts,
+    /// What may stand in the text.
+    forms: Vec<String>,
 }
 
-/// Whether one of these secrets stands in `bytes`.
-pub(super) fn is_quoted<'a>(bytes: &[u8], secrets: impl Iterator<Item = &'a str>) -> bool {
-    let quoted = |form: &String| bytes.windows(form.len()).any(|w| w == form.as_bytes());
-    forms(secrets).iter().any(quoted)
+impl<'t> Search<'t> {
+    pub(super) fn new(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            starts: Starts::of(text),
+            forms: Vec::new(),
+        }
+    }
+
+    /// Looks for one more; it has at least [`SHORTEST`] bytes.
+    pub(super) fn secret(&mut self, secret: &str) {
+        let Some(first) = secret.as_bytes().first_chunk::<SHORTEST>() else {
+            return;
+        };
+        let starts = &self.starts;
+        let mut add = |start: &[u8], form: &dyn Fn() -> String| {
+            if start.first_chunk().is_some_and(|start| starts.has(start)) {
+                self.forms.push(form());
+            }
+        };
+        add(first, &|| secret.to_owned());
+        add(&percent_start(first), &|| percent_encoded(secret));
+        // Six bytes of text make eight of Base64, whatever follows.
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let mut start = [0; 8];
+            if engine.encode_slice(first, &mut start).is_ok() {
+                add(&start, &|| engine.encode(secret));
+            }
+        }
+        let mut start = [0; SHORTEST];
+        if hex::encode_to_slice(&first[..SHORTEST / 2], &mut start).is_ok() {
+            add(&start, &|| hex::encode(secret));
+            start.make_ascii_uppercase();
+            add(&start, &|| hex::encode_upper(secret));
+        }
+    }
+
+    /// The text without them. The longest go first, so that none hides a part
+    /// of another.
+    pub(super) fn redact(mut self) -> String {
+        self.forms
+            .sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        self.forms.dedup();
+        let text = String::from_utf8_lossy(self.text).into_owned();
+        let gone = |text: String, form: &String| text.replace(form.as_str(), "…");
+        self.forms.iter().fold(text, gone)
+    }
+
+    /// Whether one of them stands in it.
+    pub(super) fn found(&self) -> bool {
+        let text = self.text;
+        let quoted = |form: &String| text.windows(form.len()).any(|w| w == form.as_bytes());
+        self.forms.iter().any(quoted)
+    }
 }
 
-/// The secrets as they may be written, the longest first, so that none hides
-/// a part of another.
-fn forms<'a>(secrets: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut forms: Vec<String> = secrets
-        .flat_map(|secret| {
-            let hex = hex::encode(secret);
-            [
-                secret.to_owned(),
-                percent_encoded(secret),
-                STANDARD_NO_PAD.encode(secret),
-                URL_SAFE_NO_PAD.encode(secret),
-                hex.to_ascii_uppercase(),
-                hex,
-            ]
-        })
-        .collect();
-    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    forms.dedup();
-    forms
+/// Which six bytes stand in a text one after another, as a set that also has a
+/// few others.
+struct Starts(Box<[u64; 1024]>);
+
+impl Starts {
+    fn of(text: &[u8]) -> Self {
+        let mut set = Box::new([0; 1024]);
+        for start in text.array_windows::<SHORTEST>() {
+            let (word, bit) = Self::place(start);
+            set[word] |= bit;
+        }
+        Self(set)
+    }
+
+    fn has(&self, start: &[u8; SHORTEST]) -> bool {
+        let (word, bit) = Self::place(start);
+        self.0[word] & bit != 0
+    }
+
+    /// Where six bytes stand in the set: in one of 65,536 places.
+    fn place(start: &[u8; SHORTEST]) -> (usize, u64) {
+        let [a, b, c, d, e, f] = *start;
+        let number = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        ((place / 64) as usize, 1 << (place % 64))
+    }
+}
+
+/// What a text that begins so begins with, once it is percent-encoded.
+fn percent_start(first: &[u8; SHORTEST]) -> [u8; SHORTEST] {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = [0; SHORTEST];
+    let written = first.iter().flat_map(|byte| {
+        let plain = is_plain(*byte);
+        let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+        let bytes = if plain {
+            [*byte, 0, 0]
+        } else {
+            [b'%', high, low]
+        };
+        bytes.into_iter().take(if plain { 1 } else { 3 })
+    });
+    for (to, byte) in out.iter_mut().zip(written) {
+        *to = byte;
+    }
+    out
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        if is_plain(byte) {
             out.push(byte.into());
         } else {
             let _ = write!(out, "%{byte:02X}");
@@ -114,8 +206,12 @@ mod tests {
         metadata.insert("x-flag", "1".parse().unwrap());
         let bytes = tonic::metadata::MetadataValue::from_bytes(b"binary-one");
         metadata.insert_bin("x-bin", bytes);
-        let secrets = secrets_of(&metadata);
-        let secrets = || secrets.iter().map(String::as_str);
+        let search = |text: &str| {
+            let text = text.to_owned().leak();
+            let mut search = Search::new(text.as_bytes());
+            each_secret(&metadata, |secret| search.secret(secret));
+            search
+        };
         for quoted in [
             basic.clone(),
             "user:pass/word".to_owned(),
@@ -129,14 +225,36 @@ mod tests {
             STANDARD.encode("binary-one"),
         ] {
             let text = format!("no <{quoted}> 1");
-            assert!(is_quoted(text.as_bytes(), secrets()), "{quoted}");
-            let shown = redact(&text, secrets());
+            assert!(search(&text).found(), "{quoted}");
+            let shown = search(&text).redact();
             let rest = shown
                 .strip_prefix("no <…")
                 .unwrap_or_else(|| panic!("{shown}"));
             assert_eq!(rest.trim_start_matches('='), "> 1", "{shown}");
         }
-        assert!(!is_quoted(b"try 1 of Basic", secrets()));
-        assert!(!is_quoted(b"", secrets()));
+        assert!(!search("try 1 of Basic").found());
+        assert!(!search("").found());
+        assert_eq!(search("try 1 of Basic").redact(), "try 1 of Basic");
+    }
+
+    #[test]
+    fn what_does_not_begin_as_a_part_of_the_text_is_not_searched_for() {
+        let mut metadata = MetadataMap::new();
+        for i in 0..900u32 {
+            let name = format!("x-{i}").parse::<tonic::metadata::AsciiMetadataKey>();
+            let value = hex::encode(i.wrapping_mul(0x9e37_79b1).to_le_bytes());
+            metadata.insert(name.unwrap(), value.parse().unwrap());
+        }
+        // As long as texts are, and longer.
+        let text = "the cache said so, and the origin said something else. ".repeat(30);
+        let mut search = Search::new(text.as_bytes());
+        let mut secrets = 0;
+        each_secret(&metadata, |secret| {
+            search.secret(secret);
+            secrets += 1;
+        });
+        assert!(secrets >= 900, "{secrets}");
+        // Searching for all would be six forms each.
+        assert!(search.forms.len() < 60, "{}", search.forms.len());
     }
 }

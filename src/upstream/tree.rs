@@ -9,20 +9,20 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bytes::{Buf as _, Bytes};
-use prost::Message as _;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
+use bytes::Bytes;
 
 use super::{Cache, CallContext, Error};
 use crate::digest::{Digest, DigestFunction, Scope};
-use crate::proto::rev2;
+use crate::proto::estimate::{Field, Kind, Label, MessageShape, Shape, Shaped};
+use crate::proto::{self, rev2};
 
 /// Most levels of a tree.
 const MAX_DEPTH: usize = 512;
 /// Most distinct directories of a tree.
 pub const MAX_DIRECTORIES: usize = 200_000;
-/// Most nodes of one directory.
-const MAX_NODES: usize = 1_000_000;
+/// Most memory that one directory may take once it is decoded: a million nodes
+/// without a digest, or more files than `MAX_BYTES` has room for.
+const MAX_DECODED: u64 = 128 << 20;
 /// Most bytes of all `Directory` messages of a tree.
 const MAX_BYTES: u64 = 48 << 20;
 
@@ -47,13 +47,8 @@ impl TreeNode {
         digest: Digest,
         bytes: Bytes,
     ) -> Result<TreeNode, String> {
-        if count_fields(&bytes, MAX_NODES).is_none() {
-            return Err(format!(
-                "it cannot be decoded, or has more than {MAX_NODES} nodes"
-            ));
-        }
-        let message =
-            Slim::decode(bytes.clone()).map_err(|e| format!("it cannot be decoded: {e}"))?;
+        let message: Slim =
+            proto::decode(bytes.clone(), MAX_DECODED).map_err(|error| error.to_string())?;
         // Unknown fields alone: some other content that happens to parse.
         if message == Slim::default() && !bytes.is_empty() {
             return Err("it holds no field of a Directory".to_owned());
@@ -102,22 +97,57 @@ struct SlimLink {
     name: Bytes,
 }
 
-/// How many fields a message has, or `None` if it is none or has more than
-/// `limit`. Empty messages in it take two bytes each and, decoded, fifty times
-/// that: they are counted before.
-#[must_use]
-pub fn count_fields(message: &Bytes, limit: usize) -> Option<usize> {
-    let mut rest = message.clone();
-    let mut count = 0;
-    while rest.has_remaining() {
-        count += 1;
-        let (tag, wire_type) = decode_key(&mut rest).ok()?;
-        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
-        if count > limit {
-            return None;
-        }
+const fn field(number: u32, kind: Kind, label: Label) -> Field {
+    Field {
+        number,
+        kind,
+        label,
     }
-    Some(count)
+}
+
+const fn repeated(slot: usize, size: usize) -> Label {
+    Label::Repeated { slot, size }
+}
+
+static DIGEST: MessageShape = MessageShape {
+    name: "Digest",
+    size: size_of::<rev2::Digest>(),
+    fields: &[
+        field(1, Kind::Copied, Label::Single),
+        field(2, Kind::Varint, Label::Single),
+    ],
+};
+
+static NODE: MessageShape = MessageShape {
+    name: "FileNode or DirectoryNode",
+    size: size_of::<SlimNode>(),
+    fields: &[
+        field(1, Kind::Shared, Label::Single),
+        field(2, Kind::Message(&DIGEST), Label::Single),
+    ],
+};
+
+static LINK: MessageShape = MessageShape {
+    name: "SymlinkNode",
+    size: size_of::<SlimLink>(),
+    fields: &[field(1, Kind::Shared, Label::Single)],
+};
+
+static DIRECTORY: MessageShape = MessageShape {
+    name: "Directory",
+    size: size_of::<Slim>(),
+    fields: &[
+        field(1, Kind::Message(&NODE), repeated(0, NODE.size)),
+        field(2, Kind::Message(&NODE), repeated(1, NODE.size)),
+        field(3, Kind::Message(&LINK), repeated(2, LINK.size)),
+        field(5, Kind::Shared, Label::Single),
+    ],
+};
+
+impl Shaped for Slim {
+    fn shape() -> Shape {
+        Shape::by_hand(&DIRECTORY)
+    }
 }
 
 /// Names are one path segment each and unique over all kinds of nodes.

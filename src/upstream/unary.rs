@@ -19,7 +19,8 @@ use tower::Service as _;
 
 use super::channel::{Channel, MAX_MESSAGE, drop_bad_details, timed, unreachable};
 use super::{CallContext, Error, Upstream};
-use crate::proto::undecodable;
+use crate::proto::estimate::Shaped;
+use crate::proto::{MAX_DECODED, decode};
 
 /// Bytes before a message: a flag and a length.
 const PREFIX: usize = 5;
@@ -59,14 +60,14 @@ impl Channel {
     ///
     /// Not an `async fn`, nor is what it calls: each would hold what it is
     /// given twice, and the future of a look-up is moved a few times.
-    pub(super) fn unary<M: Message, R: Message + Default>(
+    pub(super) fn unary<M: Message, R: Message + Shaped + Default>(
         &self,
         method: &'static Method,
         context: &CallContext,
         message: &M,
     ) -> impl Future<Output = Result<R, Error>> + Send + use<M, R> {
         self.unary_read_by(method, context, message, |bytes| {
-            R::decode(bytes).map_err(undecodable)
+            Ok(decode(bytes, MAX_DECODED)?)
         })
     }
 

@@ -14,6 +14,7 @@
 
 mod attacks;
 mod bad_input;
+mod bounds;
 mod cache;
 mod cli;
 mod credentials;

@@ -17,15 +17,13 @@ const REPEATABLE: &str = "http_header_url:";
 /// Longest part of a name that is shown.
 const SHOWN: usize = 120;
 
-/// Both classes of qualifiers of a request with `uris` URIs.
+/// Both classes of qualifiers of a request with `uris` URIs. They are
+/// [`within_limits`].
 pub(super) fn split(
     wire: &[Qualifier],
     uris: usize,
     bad: &mut Violations,
 ) -> (Qualifiers, OriginHeaders) {
-    if !within_limits(wire, bad) {
-        return <_>::default();
-    }
     let mut seen = BTreeSet::new();
     let mut doubled = BTreeSet::new();
     let mut identity = Vec::new();
@@ -66,10 +64,10 @@ pub(super) fn integrity(qualifiers: &Qualifiers, bad: &mut Violations) -> Option
     bad.check(VALUE, Integrity::parse(value))
 }
 
-/// What is bounded before it is looked into; what is kept of identity
-/// qualifiers has a lower bound, which counts without their secrets.
-fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
-    let before = bad.0.len();
+/// Notes which limits they are not within, before they are looked into; what is
+/// kept of identity qualifiers has a lower bound, which counts without their
+/// secrets.
+pub(super) fn within_limits(wire: &[Qualifier], bad: &mut Violations) {
     for (role, what, most, most_bytes) in [
         (
             Role::Identity,
@@ -96,7 +94,6 @@ fn within_limits(wire: &[Qualifier], bad: &mut Violations) -> bool {
         }
         check_bytes(bytes, what, most_bytes, bad);
     }
-    bad.0.len() == before
 }
 
 /// A relative path without a trailing slash; one such slash is passed over,

@@ -1,0 +1,197 @@
+//! What one message may take of memory and time: judged before it is decoded,
+//! and by limits that are told before anything else.
+
+use assetgate::proto::rev2::{self, ActionResult, OutputFile};
+use prost::Message as _;
+use tonic::Status;
+
+use crate::support::{
+    Client, Code, Proxy, Qualified as _, RawCall, RawClient, digest_of, fetch_blob,
+    fetch_directory, push_blob, push_directory, refused, violations,
+};
+
+const URN: [&str; 1] = ["urn:b:a"];
+const FETCH_BLOB: &str = "/build.bazel.remote.asset.v1.Fetch/FetchBlob";
+const PUSH_BLOB: &str = "/build.bazel.remote.asset.v1.Push/PushBlob";
+const UPDATE: &str = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult";
+const CAS: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage";
+/// Just below what a message may have on the wire.
+const LARGEST: usize = (16 << 20) - 64;
+
+/// A field with a length, as on the wire.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 8);
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// As many empty elements of one field as fit.
+fn empty_elements(number: u32) -> Vec<u8> {
+    field(number, b"").repeat(LARGEST / 2)
+}
+
+#[tokio::test]
+async fn messages_that_decode_to_many_times_their_size_are_refused() {
+    let (proxy, client) = Proxy::new().connected().await;
+    let mut raw = RawClient::connect(proxy.address()).await;
+    let find_missing = format!("{CAS}/FindMissingBlobs");
+    let batch_update = format!("{CAS}/BatchUpdateBlobs");
+    let batch_read = format!("{CAS}/BatchReadBlobs");
+    let before = proxy.peak();
+    for (path, message) in [
+        (UPDATE, field(3, &empty_elements(2))),
+        (FETCH_BLOB, empty_elements(5)),
+        (FETCH_BLOB, empty_elements(4)),
+        (PUSH_BLOB, empty_elements(6)),
+        (&batch_update, empty_elements(2)),
+        (&find_missing, empty_elements(2)),
+        (&batch_read, empty_elements(2)),
+    ] {
+        let call = RawCall::new(path).message(&message);
+        drop(message);
+        let answer = raw.call(call).await;
+        let grown = (proxy.peak() - before) >> 20;
+        assert!(grown < 96, "{path}: {grown} MiB more");
+        assert_eq!(answer.grpc_status(), Some("8"), "{path}: {answer:?}");
+        let said = answer.value("grpc-message").unwrap();
+        assert!(
+            said.contains("once%20decoded") || said.contains("once decoded"),
+            "{said}"
+        );
+    }
+    // It serves as before.
+    client.upload(b"content").await;
+}
+
+#[tokio::test]
+async fn large_messages_of_ordinary_parts_are_taken() {
+    let (_proxy, client) = Proxy::new().connected().await;
+    let digest = client.upload(b"content").await;
+    let file = |i: usize| OutputFile {
+        path: format!("bazel-out/k8-fastbuild/bin/some/package/name/object-{i:06}.o"),
+        digest: Some(digest.clone()),
+        is_executable: true,
+        ..Default::default()
+    };
+    let result = ActionResult {
+        output_files: (0..100_000).map(file).collect(),
+        ..Default::default()
+    };
+    assert!(result.encoded_len() > 12 << 20);
+    let action = digest_of(b"action");
+    let update = rev2::UpdateActionResultRequest {
+        action_digest: Some(action),
+        action_result: Some(result),
+        ..Default::default()
+    };
+    let mut actions = client.ac().max_decoding_message_size(32 << 20);
+    let stored = actions.update_action_result(update).await.unwrap();
+    assert_eq!(stored.into_inner().output_files.len(), 100_000);
+    let many = vec![digest; 200_000];
+    assert_eq!(client.missing(&many).await.len(), 0);
+}
+
+/// What all four methods say of these URIs and qualifiers.
+async fn all_four(
+    client: &Client,
+    uris: &[String],
+    qualifiers: &[(String, String)],
+) -> [Status; 4] {
+    let digest = digest_of(b"never uploaded");
+    let invalid = Code::InvalidArgument;
+    let blob = fetch_blob(uris).qualifiers(qualifiers);
+    let directory = fetch_directory(uris).qualifiers(qualifiers);
+    let push = push_blob(uris, digest.clone()).qualifiers(qualifiers);
+    let push_dir = push_directory(uris, digest).qualifiers(qualifiers);
+    [
+        refused(client.fetch_blob(blob).await, invalid),
+        refused(client.fetch_directory(directory).await, invalid),
+        refused(client.push_blob(push).await, invalid),
+        refused(client.push_directory(push_dir).await, invalid),
+    ]
+}
+
+#[tokio::test]
+async fn v06_a_uri_of_more_than_16_kib_is_named_by_its_index() {
+    let (_proxy, client) = Proxy::new().connected().await;
+    let mut uris: Vec<String> = (0..5).map(|i| format!("urn:b:{i}")).collect();
+    uris[3] = format!("https://a.example/{}", "%2F".repeat(350_000));
+    for status in all_four(&client, &uris, &[]).await {
+        let found = violations(&status);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "uris[3]");
+        assert!(found[0].1.contains("16384"), "{found:?}");
+        assert!(status.message().len() < 1000, "{}", status.message());
+    }
+    // As long as one may be.
+    let most = format!("urn:b:{}", "x".repeat((16 << 10) - 6));
+    let answer = client.fetch_blob(fetch_blob(&[most])).await.unwrap();
+    assert_eq!(answer.status.unwrap().code, Code::NotFound as i32);
+}
+
+#[tokio::test]
+async fn v06_limits_are_told_whatever_else_would_be() {
+    // No origins, no pushes, and a digest function nobody has.
+    let (_proxy, client) = Proxy::new()
+        .config("[push]\nenabled = false\n")
+        .connected()
+        .await;
+    let many: Vec<_> = (0..64).map(|i| (format!("q{i}"), "v".to_owned())).collect();
+    let large = vec![("q".to_owned(), "x".repeat(17 << 10))];
+    let headers: Vec<_> = (0..1025)
+        .map(|i| (format!("http_header:x-{i}"), "v".to_owned()))
+        .collect();
+    let uris = [URN[0].to_owned()];
+    for (uris, qualifiers, said) in [
+        (&uris[..], &many, "64 qualifiers; at most 32"),
+        (
+            &uris[..],
+            &large,
+            "17409 bytes of qualifiers; at most 16384",
+        ),
+        (&uris[..], &headers, "1025 header qualifiers; at most 1024"),
+        (&[], &many, "64 qualifiers; at most 32"),
+    ] {
+        for status in all_four(&client, uris, qualifiers).await {
+            let found = violations(&status);
+            assert_eq!(found[0].0, "qualifiers", "{found:?}");
+            assert!(found[0].1.contains(said), "{found:?}");
+        }
+    }
+    let uris: Vec<String> = (0..65).map(|i| format!("urn:b:{i}")).collect();
+    for status in all_four(&client, &uris, &[]).await {
+        let found = violations(&status);
+        assert_eq!(found[0].0, "uris", "{found:?}");
+        assert!(found[0].1.contains("65 URIs; at most 64"), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_call_costs_little_more_for_its_metadata() {
+    let (proxy, client) = Proxy::new().connected().await;
+    let digest = client.upload(b"content").await;
+    let push = push_blob(&["urn:b:there"], digest);
+    client.push_blob(push).await.unwrap();
+    let caller = (0..900u32).fold(client.clone(), |client, i| {
+        let value = i.wrapping_mul(0x9e37_79b1).to_le_bytes();
+        let value: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        client.with(&format!("x-{i}"), format!("{value}-{i:03}"))
+    });
+    let cost = async |uri: &str, code: Code| {
+        let before = proxy.ticks();
+        for _ in 0..40 {
+            let answer = caller.fetch_blob(fetch_blob(&[uri])).await.unwrap();
+            assert_eq!(answer.status.unwrap().code, code as i32);
+        }
+        proxy.ticks() - before
+    };
+    cost("urn:b:there", Code::Ok).await;
+    let hits = cost("urn:b:there", Code::Ok).await;
+    let failures = cost("urn:b:none", Code::NotFound).await;
+    assert!(
+        failures < 2 * hits + 10,
+        "{failures} ticks, {hits} for hits"
+    );
+}
