@@ -16,6 +16,7 @@ use std::path::PathBuf;
 pub use crate::api::fuzz as qualifiers;
 pub use crate::asset::fuzz as sri;
 pub use crate::fetcher::fuzz::{netrc, url_rules};
+pub use crate::proto::estimate::fuzz as estimate;
 pub use crate::store::fuzz::{bb_entry, entry, tree};
 
 /// Writes a target's seeds into the folder that `ASSETGATE_FUZZ_SEEDS` names,
@@ -72,7 +73,7 @@ mod tests {
 
     type Target = (&'static str, fn() -> Vec<Vec<u8>>, fn(&[u8]));
 
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 8] = [
         ("entry", super::entry::seeds, super::entry::run),
         ("bb_entry", super::bb_entry::seeds, super::bb_entry::run),
         ("tree", super::tree::seeds, super::tree::run),
@@ -84,6 +85,7 @@ mod tests {
         ("sri", super::sri::seeds, super::sri::run),
         ("netrc", super::netrc::seeds, super::netrc::run),
         ("url_rules", super::url_rules::seeds, super::url_rules::run),
+        ("estimate", super::estimate::seeds, super::estimate::run),
     ];
 
     #[test]

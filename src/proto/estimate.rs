@@ -7,6 +7,8 @@
 //! Not for: limits of our own API (`api/limits.rs`).
 //! Called by: the codec, and whoever decodes what others wrote.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod shape;
 mod table;
 mod walk;

@@ -160,6 +160,9 @@ impl Starts {
 /// What a text that begins so begins with, once it is percent-encoded.
 fn percent_start(first: &[u8; SHORTEST]) -> [u8; SHORTEST] {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if first.iter().copied().all(is_plain) {
+        return *first;
+    }
     let mut out = [0; SHORTEST];
     let written = first.iter().flat_map(|byte| {
         let plain = is_plain(*byte);

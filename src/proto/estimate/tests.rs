@@ -147,3 +147,130 @@ fn packed_numbers_count_as_elements() {
     let bytes = estimate(&capabilities) - empty;
     assert!((4000..5000).contains(&bytes), "{bytes}");
 }
+
+/// Bytes of memory behind a decoded value, as its capacities say.
+trait Heap {
+    fn heap(&self) -> usize;
+}
+
+impl Heap for String {
+    fn heap(&self) -> usize {
+        self.capacity()
+    }
+}
+
+impl Heap for Bytes {
+    fn heap(&self) -> usize {
+        0
+    }
+}
+
+impl<T: Heap> Heap for Vec<T> {
+    fn heap(&self) -> usize {
+        self.capacity() * size_of::<T>() + self.iter().map(T::heap).sum::<usize>()
+    }
+}
+
+impl<T: Heap> Heap for Option<T> {
+    fn heap(&self) -> usize {
+        self.as_ref().map_or(0, T::heap)
+    }
+}
+
+macro_rules! heap {
+    ($($message:ty: $($field:ident)*;)*) => {$(
+        impl Heap for $message {
+            fn heap(&self) -> usize {
+                0 $(+ self.$field.heap())*
+            }
+        }
+    )*};
+}
+
+heap! {
+    rev2::Digest: hash;
+    rev2::FileNode: name digest;
+    rev2::DirectoryNode: name digest;
+    rev2::Directory: files directories;
+    rev2::Tree: root children;
+    rev2::OutputFile: path digest contents;
+    rev2::ActionResult: output_files stdout_raw;
+    rev2::UpdateActionResultRequest: instance_name action_digest action_result;
+    rev2::batch_update_blobs_request::Request: digest data;
+    rev2::BatchUpdateBlobsRequest: instance_name requests;
+    asset::Qualifier: name value;
+    asset::FetchBlobRequest: instance_name uris qualifiers;
+}
+
+/// What is told is no less than what there is, and no more than twice it.
+fn fits<M: Message + Shaped + Default + Heap>(message: &M) {
+    let wire = Bytes::from(message.encode_to_vec());
+    let there = M::decode(wire.clone()).unwrap().heap() + size_of::<M>();
+    let told = estimate(message) as usize;
+    assert!(there <= told && told <= 2 * there, "{there} {told}");
+    assert!(told < 6 * wire.len() + 1024, "{told} {}", wire.len());
+}
+
+#[test]
+fn ordinary_messages_are_told_as_they_are() {
+    let digest = || {
+        Some(rev2::Digest {
+            hash: "ab".repeat(32),
+            size_bytes: 12_345,
+        })
+    };
+    for n in [0, 1, 3, 5, 64, 100, 1000] {
+        let directory = rev2::Directory {
+            files: (0..n)
+                .map(|i| rev2::FileNode {
+                    name: format!("file-{i}.txt"),
+                    digest: digest(),
+                    ..Default::default()
+                })
+                .collect(),
+            directories: (0..n / 10)
+                .map(|i| rev2::DirectoryNode {
+                    name: format!("directory-{i}"),
+                    digest: digest(),
+                })
+                .collect(),
+            ..Default::default()
+        };
+        fits(&rev2::Tree {
+            children: vec![directory.clone(); n.min(9)],
+            root: Some(directory),
+        });
+        let file = rev2::OutputFile {
+            path: "bazel-out/k8-fastbuild/bin/package/target.o".to_owned(),
+            digest: digest(),
+            ..Default::default()
+        };
+        fits(&rev2::UpdateActionResultRequest {
+            action_digest: digest(),
+            action_result: Some(rev2::ActionResult {
+                output_files: vec![file; n],
+                stdout_raw: Bytes::from_static(b"done"),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        let blob = rev2::batch_update_blobs_request::Request {
+            digest: digest(),
+            data: Bytes::from_static(&[1; 500]),
+            ..Default::default()
+        };
+        fits(&rev2::BatchUpdateBlobsRequest {
+            requests: vec![blob; n],
+            ..Default::default()
+        });
+        let header = |i| asset::Qualifier {
+            name: format!("http_header_url:{i}:Authorization"),
+            value: "Bearer abcdefghijklmnopqrstuvwxyz".to_owned(),
+        };
+        fits(&asset::FetchBlobRequest {
+            uris: vec!["https://mirror.example/a/b/c-1.2.3.tar.gz".into(); n],
+            qualifiers: (0..n).map(header).collect(),
+            ..Default::default()
+        });
+    }
+}
