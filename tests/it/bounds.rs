@@ -5,9 +5,10 @@ use assetgate::proto::rev2::{self, ActionResult, OutputFile};
 use prost::Message as _;
 use tonic::Status;
 
+use crate::support::client::{upload_name, write_messages};
 use crate::support::{
-    Client, Code, Proxy, Qualified as _, RawCall, RawClient, digest_of, fetch_blob,
-    fetch_directory, push_blob, push_directory, refused, violations,
+    Client, Code, Dir, Proxy, Qualified as _, RawCall, RawClient, Upstream, digest_of, fetch_blob,
+    fetch_directory, inline, push_blob, push_directory, refused, violations,
 };
 
 const URN: [&str; 1] = ["urn:b:a"];
@@ -63,6 +64,58 @@ async fn messages_that_decode_to_many_times_their_size_are_refused() {
     }
     // It serves as before.
     client.upload(b"content").await;
+}
+
+#[tokio::test]
+async fn answers_of_a_cache_that_decode_to_many_times_their_size_are_refused() {
+    let cache = Upstream::start();
+    let digest = cache.put(b"content");
+    let directory = Dir::new().file("a", b"content");
+    cache.put_all(&directory.closure());
+    let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let before = proxy.peak();
+    for (method, field) in [("FindMissingBlobs", 2), ("BatchReadBlobs", 1)] {
+        cache.answer_raw(method, &empty_elements(field));
+        let push = push_directory(&URN, directory.digest());
+        let refusal = refused(client.push_directory(push).await, Code::Internal);
+        let grown = (proxy.peak() - before) >> 20;
+        assert!(grown < 96, "{method}: {grown} MiB more");
+        assert!(
+            refusal.message().contains("once decoded"),
+            "{method}: {refusal:?}"
+        );
+        cache.heal(method);
+    }
+    let entry = field(2, b"").repeat(1 << 20);
+    cache.answer_raw("GetActionResult", &entry[..(2 << 20) - 64]);
+    inline(client.fetch_blob(fetch_blob(&URN)).await, Code::NotFound);
+    let grown = (proxy.peak() - before) >> 20;
+    assert!(grown < 96, "an entry: {grown} MiB more");
+    cache.heal("GetActionResult");
+    client.push_blob(push_blob(&URN, digest)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_decodes_to_many_times_its_size_is_no_directory() {
+    let (proxy, client) = Proxy::new().connected().await;
+    let blob = empty_elements(1);
+    let digest = digest_of(&blob);
+    let name = upload_name(&digest);
+    let written = client.write(write_messages(&name, &blob, 1 << 20)).await;
+    written.unwrap();
+    let before = proxy.peak();
+    let request = rev2::GetTreeRequest {
+        root_digest: Some(digest),
+        ..Default::default()
+    };
+    let pages = client.cas().get_tree(request).await;
+    let refusal = match pages {
+        Err(status) => status,
+        Ok(pages) => pages.into_inner().message().await.unwrap_err(),
+    };
+    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal:?}");
+    let grown = (proxy.peak() - before) >> 20;
+    assert!(grown < 96, "{grown} MiB more");
 }
 
 #[tokio::test]
