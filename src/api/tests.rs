@@ -5,6 +5,7 @@ mod errors;
 mod fetching;
 mod freshness;
 mod health;
+mod large;
 mod pushing;
 mod qualifiers;
 mod secrets;

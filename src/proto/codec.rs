@@ -61,8 +61,15 @@ pub fn decode<M>(wire: Bytes, limit: u64) -> Result<M, Undecodable>
 where
     M: Message + Shaped + Default,
 {
-    Shape::of::<M>().estimate(&*wire, Limits::bytes(limit))?;
+    check::<M>(&wire, limit)?;
     Ok(M::decode(wire)?)
+}
+
+fn check<M: Shaped>(wire: &[u8], limit: u64) -> Result<(), Excess> {
+    if !Shape::always_fits(wire.len(), limit) {
+        Shape::of::<M>().estimate(wire, Limits::bytes(limit))?;
+    }
+    Ok(())
 }
 
 /// Codec of every generated client and service.
@@ -123,9 +130,7 @@ impl<U: Message + Shaped + Default> Decoder for ProstDecoder<U> {
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // All of it: messages are received whole, in one piece.
-        let shape = Shape::of::<U>();
-        let fits = shape.estimate(buf.chunk(), Limits::bytes(MAX_DECODED));
-        fits.map_err(Undecodable::from)?;
+        check::<U>(buf.chunk(), MAX_DECODED).map_err(Undecodable::from)?;
         Ok(Some(U::decode(buf).map_err(Undecodable::from)?))
     }
 

@@ -20,6 +20,10 @@ pub use shape::{Field, Kind, Label, MessageShape, Shaped};
 /// Levels of messages within messages that prost decodes.
 pub const MAX_DEPTH: usize = 100;
 
+/// Most bytes of memory that one byte on the wire makes: two make an element,
+/// and the first of a vector makes room for four.
+const MOST_PER_BYTE: u64 = 2048;
+
 /// How a message is laid out, on the wire and in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape(&'static MessageShape);
@@ -116,6 +120,13 @@ impl Shape {
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.0.name
+    }
+
+    /// Whether a message of so many bytes fits whatever is in it, so that there
+    /// is no need to look: nearly every one does.
+    #[must_use]
+    pub const fn always_fits(wire: usize, bytes: u64) -> bool {
+        (wire as u64 + 1).saturating_mul(MOST_PER_BYTE) <= bytes
     }
 
     /// What decoding these bytes takes, within 2x of what an allocator gives

@@ -46,26 +46,13 @@ const JUDGES: [Judge; 16] = [
 /// Messages as clients send them, and as attackers do.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let digest = || rev2::Digest {
-        hash: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned(),
-        size_bytes: 3,
-    };
     let fetch = asset::FetchBlobRequest {
         uris: vec!["https://h.example/x".into(); 5],
         qualifiers: vec![asset::Qualifier::default(); 9],
         ..Default::default()
     };
-    let file = rev2::OutputFile {
-        path: "bazel-out/k8/bin/x.o".to_owned(),
-        digest: Some(digest()),
-        ..Default::default()
-    };
-    let result = rev2::ActionResult {
-        output_files: vec![file; 9],
-        ..Default::default()
-    };
     let update = rev2::UpdateActionResultRequest {
-        action_result: Some(result.clone()),
+        action_result: Some(result()),
         ..Default::default()
     };
     let find = rev2::FindMissingBlobsRequest {
@@ -74,7 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let logs = (0..9).map(|i| (format!("log-{i}"), rev2::LogFile::default()));
     let execute = rev2::ExecuteResponse {
-        result: Some(result),
+        result: Some(result()),
         server_logs: logs.collect(),
         ..Default::default()
     };
@@ -86,14 +73,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         cache_capabilities: Some(functions),
         ..Default::default()
     };
-    let nested = |levels| {
-        (0..levels).fold(google::api::HttpRule::default(), |rule, _| {
-            google::api::HttpRule {
-                additional_bindings: vec![rule],
-                ..Default::default()
-            }
-        })
-    };
     vec![
         [&[0], &fetch.encode_to_vec()[..]].concat(),
         [&[3], &update.encode_to_vec()[..]].concat(),
@@ -102,9 +81,38 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[7], &[0x0a, 2, 0x0a, 0].repeat(500)[..]].concat(),
         [&[10], &execute.encode_to_vec()[..]].concat(),
         [&[11], &capabilities.encode_to_vec()[..]].concat(),
-        [&[13], &nested(100).encode_to_vec()[..]].concat(),
-        [&[13], &nested(101).encode_to_vec()[..]].concat(),
+        [&[13], &nested(100)[..]].concat(),
+        [&[13], &nested(101)[..]].concat(),
     ]
+}
+
+fn digest() -> rev2::Digest {
+    rev2::Digest {
+        hash: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned(),
+        size_bytes: 3,
+    }
+}
+
+fn result() -> rev2::ActionResult {
+    let file = rev2::OutputFile {
+        path: "bazel-out/k8/bin/x.o".to_owned(),
+        digest: Some(digest()),
+        ..Default::default()
+    };
+    rev2::ActionResult {
+        output_files: vec![file; 9],
+        ..Default::default()
+    }
+}
+
+/// A message with so many levels below it.
+fn nested(levels: usize) -> Vec<u8> {
+    let rule = google::api::HttpRule::default();
+    let rule = (0..levels).fold(rule, |rule, _| google::api::HttpRule {
+        additional_bindings: vec![rule],
+        ..Default::default()
+    });
+    rule.encode_to_vec()
 }
 
 /// One message, the first byte says of which type.
@@ -145,6 +153,7 @@ fn judge<M: Message + Shaped + Default>(wire: &[u8], measure: Option<Measure>) {
             let name = shape.name();
             assert!(took <= most, "{name}: {took} bytes, told {told:?}");
             assert!(shape.estimate(wire, Limits::bytes(told.bytes)).is_ok());
+            assert!(!Shape::always_fits(wire.len(), told.bytes - 1));
             let less = shape.estimate(wire, Limits::bytes(told.bytes - 1));
             assert!(matches!(less, Err(Excess::Bytes { .. })), "{less:?}");
         }

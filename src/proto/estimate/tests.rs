@@ -3,7 +3,7 @@
 use bytes::{Buf as _, Bytes};
 use prost::Message;
 
-use super::{Excess, Limits, Shape, Shaped};
+use super::{Excess, Label, Limits, MOST_PER_BYTE, Shape, Shaped};
 use crate::proto::{asset, rev2};
 
 const NO_LIMIT: Limits = Limits::bytes(u64::MAX);
@@ -55,6 +55,31 @@ fn empty_elements_cost_their_struct() {
     let least = size_of::<rev2::OutputFile>() << 16;
     let bytes = estimate(&result) as usize;
     assert!(bytes >= least && bytes < least + 1024, "{bytes} {least}");
+}
+
+#[test]
+fn small_messages_always_fit() {
+    for shape in super::table::NAMED {
+        assert!(shape.size <= 1024, "{}: {}", shape.name, shape.size);
+        for field in shape.fields {
+            let size = match field.label {
+                Label::Repeated { size, .. } => size,
+                // A quarter more for the buckets that stay empty.
+                Label::Map { size, .. } => size + size / 4 + 8,
+                Label::Single | Label::Boxed => 0,
+            };
+            // Four elements and what the allocation costs, for two bytes.
+            let most = (4 * size as u64 + 32) / 2;
+            assert!(
+                most <= MOST_PER_BYTE,
+                "{} {}: {most}",
+                shape.name,
+                field.number
+            );
+        }
+    }
+    assert!(Shape::always_fits(500, 1 << 20));
+    assert!(!Shape::always_fits(512, 1 << 20));
 }
 
 #[test]
