@@ -13,8 +13,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections at a time; more wait in the listener's queue.
-const CONNECTIONS: usize = 64;
 /// For the head of a request, also of the next one on a kept connection.
 const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// For a whole connection: whoever scrapes comes again.
@@ -22,26 +20,27 @@ const CONNECTION: Duration = Duration::from_secs(300);
 /// After a failed accept; running out of descriptors does not pass at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the future is dropped, and its connections end with it. Not
+/// Accepts until the future is dropped, and its connections end with it; of
+/// more than so many at a time, some wait in the listener's queue. Not
 /// tracked by the drain: health must be seen to change while calls drain, and
 /// a kept connection must not hold the drain up.
-pub async fn serve(listener: TcpListener, router: Router) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = tokio::task::JoinSet::new();
+pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
+    let slots = Arc::new(Semaphore::new(connections));
+    let mut served = tokio::task::JoinSet::new();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), slot));
+                served.spawn(connection(stream, router.clone(), slot));
             }
             Err(error) => {
                 tracing::debug!(%error, "the admin port could not accept");
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        while connections.try_join_next().is_some() {}
+        while served.try_join_next().is_some() {}
     }
 }
 
@@ -65,16 +64,16 @@ mod tests {
     use super::super::{AllowedHosts, Readiness, State, router};
     use super::*;
 
+    const CONNECTIONS: usize = 64;
+
     async fn start() -> (std::net::SocketAddr, tokio::task::JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, readiness) = watch::channel(Readiness::ready());
         let state = State::new(readiness, String::new, Vec::new);
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(serve(
-            listener,
-            router(state, AllowedHosts::of(address, &[])),
-        ));
+        let router = router(state, AllowedHosts::of(address, &[]));
+        tasks.spawn(serve(listener, router, CONNECTIONS));
         (address, tasks)
     }
 

@@ -4,10 +4,12 @@
 //! Not for: whether this process should get traffic at all (`/readyz`).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
@@ -43,11 +45,17 @@ impl Service<http::Request<Body>> for Cache {
     }
 }
 
-/// The health service.
+/// Watches of other services at a time, on each listener thread.
+const WATCHES: usize = 64;
+
+/// The health service. `upstream` is the way of forwarded calls: what is asked
+/// of others may take as long as it likes, and look-ups shall not wait for it.
 pub(super) struct HealthService {
     drain: Drain,
     upstream: Upstream,
     push: bool,
+    /// Of other services.
+    watches: Arc<Semaphore>,
 }
 
 impl HealthService {
@@ -56,6 +64,7 @@ impl HealthService {
             drain,
             upstream,
             push,
+            watches: Arc::new(Semaphore::new(WATCHES)),
         }
     }
 
@@ -81,9 +90,23 @@ impl HealthService {
         HealthClient::new(Cache(self.upstream.clone()))
     }
 
+    /// Its extensions tell over which connection it came.
     fn forwarded<M>(request: Request<M>) -> Request<M> {
         let context = CallContext::from_caller(request.metadata());
-        context.request(request.into_inner())
+        let (_, extensions, message) = request.into_parts();
+        let mut forwarded = context.request(message);
+        *forwarded.extensions_mut() = extensions;
+        forwarded
+    }
+
+    /// A place among the watches of other services.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.watches).try_acquire_owned();
+        place.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{WATCHES} watches of other services than Assetgate's are open already; Check asks once"
+            ))
+        })
     }
 }
 
@@ -127,8 +150,12 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let Some(status) = self.own(&request.get_ref().service) else {
+            let place = self.place()?;
             let watched = self.client().watch(Self::forwarded(request)).await;
-            let pass = |answers: Streaming<_>| answers.map_err(from_cache).boxed();
+            let pass = |answers: Streaming<_>| {
+                let passed = answers.map_err(from_cache);
+                passed.inspect(move |_| _ = &place).boxed()
+            };
             return Ok(watched.map_err(from_cache)?.map(pass));
         };
         let now = futures_util::stream::iter([Ok(response(status))]);

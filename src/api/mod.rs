@@ -132,7 +132,7 @@ fn note_failure(call: &Call, verdict: &Verdict, inline: bool) {
         report.inline_code = inline.then(|| verdict.code_name());
         report.attempts = verdict.attempts;
         report.missed = verdict.missed;
-        report.message = verdict.message().to_owned();
+        report.message = verdict.logged();
     });
 }
 

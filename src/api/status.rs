@@ -37,6 +37,8 @@ pub(super) struct Verdict {
     /// Why the cache had no answer, if that is the reason.
     pub(super) missed: Option<&'static str>,
     message: String,
+    /// What the log says besides: where, which is nothing to callers.
+    detail: Option<String>,
     details: ErrorDetails,
     /// Details of the cache's own status, passed on as they are.
     passed_on: Vec<prost_types::Any>,
@@ -51,6 +53,7 @@ impl Verdict {
             attempts: 0,
             missed: None,
             message: message.to_string(),
+            detail: None,
             details: ErrorDetails::new(),
             passed_on: Vec::new(),
         }
@@ -93,6 +96,7 @@ impl Verdict {
     /// Without what the cache quoted of the caller's own credentials (P4).
     pub(super) fn without_secrets(mut self, context: &CallContext) -> Self {
         self.message = context.redact(&self.message);
+        self.detail = self.detail.map(|detail| context.redact(&detail));
         self.passed_on.retain(|d| !context.is_quoted_in(&d.value));
         self
     }
@@ -119,6 +123,14 @@ impl Verdict {
     /// For people, without the code.
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// For the log: with what callers are not told.
+    pub(super) fn logged(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{} ({detail})", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// As `google.rpc.Status`, for an answer's `status` field.
@@ -224,10 +236,12 @@ fn fetch(error: &FetchError) -> Verdict {
             failure,
             uri_index,
             message,
+            detail,
             attempts,
         } => Verdict {
             uri_index: *uri_index,
             attempts: *attempts,
+            detail: detail.clone(),
             ..origin(failure, message)
         },
         FetchError::Upstream(error) => cache(error),
@@ -292,7 +306,10 @@ fn cache(error: &upstream::Error) -> Verdict {
             }
             verdict
         }
-        E::Unreachable { .. } => Verdict::new(Code::Unavailable, error).retry_after(None),
+        E::Unreachable { .. } => Verdict {
+            detail: error.detail().map(str::to_owned),
+            ..Verdict::new(Code::Unavailable, error).retry_after(None)
+        },
         E::Malformed { .. } | E::Corrupt(_) | E::Source(_) => Verdict::new(Code::Internal, error),
         E::UnsupportedFunction(_) => {
             let verdict = Verdict::new(Code::InvalidArgument, error);

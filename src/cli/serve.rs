@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{banner, complain, port_file};
 use crate::config::{Config, LogFormat};
 use crate::store::{Report, Told};
-use crate::telemetry::{LogSettings, init_log};
+use crate::telemetry::{Flush, LogSettings, init_log, printer};
 
 /// Told once, when calls are served: the gRPC address (`HOST:PORT` or
 /// `unix:PATH`) and the admin address. An error here must end the server.
@@ -31,21 +31,24 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
         level: config.log.level.clone(),
         directives: std::env::var("RUST_LOG").ok(),
     };
-    init_log(&settings);
     if config.core_dumps {
         super::core_dumps(true);
     }
-    raise_file_limit();
+    // Dropped last: what was logged comes out before the process ends.
+    let log = match init_log(&settings) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!("assetgate: cannot log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in crate::config::warnings(&config) {
         tracing::warn!("{warning}");
     }
     let json = settings.is_json();
     let ended = prepare(ports.as_deref()).and_then(|()| {
-        run(
-            config.clone(),
-            announcement(config, ports, json),
-            told(json),
-        )
+        let (told, _printed) = told(json)?;
+        run(config.clone(), announcement(config, ports, json), told)
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,23 +57,9 @@ pub(super) fn serve(config: Config, ports: Option<PathBuf>, run: Run) -> ExitCod
             ExitCode::FAILURE
         }
         Err(error) => {
-            complain(&format!("assetgate: {error:#}"));
+            log.say(&format!("assetgate: {error:#}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Many systems let a process have 1,024 open files unless it asks for more;
-/// each connection and each upload needs one.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "the limit on open files stays as it was");
     }
 }
 
@@ -81,13 +70,13 @@ fn prepare(ports: Option<&std::path::Path>) -> anyhow::Result<()> {
 }
 
 /// What a probe found, under the banner. Scripts read the log event.
-fn told(json: bool) -> Told {
-    Arc::new(move |report: &Report| {
-        if !json {
-            let text = format!("\n{}", report.text());
-            let _ = io::stdout().lock().write_all(text.as_bytes());
-        }
-    })
+fn told(json: bool) -> io::Result<(Told, Option<Flush>)> {
+    if json {
+        return Ok((Arc::new(|_: &Report| ()), None));
+    }
+    let (print, flush) = printer()?;
+    let told = move |report: &Report| print(&format!("\n{}", report.text()));
+    Ok((Arc::new(told), Some(flush)))
 }
 
 fn announcement(config: Config, ports: Option<PathBuf>, json: bool) -> Announce {

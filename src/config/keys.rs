@@ -69,6 +69,8 @@ pub const KEYS: &[Key] = &[
     one("listen.address", "--listen", "127.0.0.1:8980", "gRPC: HOST:PORT or unix:PATH"),
     one("listen.socket_mode", "", "0600", "who may connect to a Unix socket: the mode of its file, octal"),
     one("listen.max_connections", "--max-connections", "10000", "client connections at a time"),
+    one("listen.max_connections_per_client", "", "", "of these, of one address (IPv6: one /64) beyond this host; none is half of them"),
+    list("listen.fronts", "", "", "networks of proxies and load balancers in front, which are not counted as one client"),
     one("listen.tls.cert", "--tls-cert", "", "PEM certificate chain of this server"),
     one("listen.tls.key", "--tls-key", "", "its private key"),
     one("listen.tls.client_ca", "--tls-client-ca", "", "demand client certificates issued by these"),

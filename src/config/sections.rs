@@ -79,6 +79,8 @@ fn listen(r: &mut Reader<'_>) -> Listen {
         address: r.one("listen.address", v::address),
         socket_mode: r.one("listen.socket_mode", v::mode),
         max_connections: r.one("listen.max_connections", v::count),
+        max_connections_per_client: r.maybe("listen.max_connections_per_client", v::count),
+        fronts: r.list("listen.fronts", v::network),
         tls: cert.zip(key).map(|(cert, key)| ListenTls {
             cert,
             key,

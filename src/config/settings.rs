@@ -86,6 +86,10 @@ pub struct Listen {
     pub socket_mode: u32,
     /// Client connections at a time.
     pub max_connections: usize,
+    /// Of these, of one client address; `None` is half of them.
+    pub max_connections_per_client: Option<usize>,
+    /// Proxies, whose connections are many clients'.
+    pub fronts: Vec<IpNet>,
     /// `None` is plain.
     pub tls: Option<ListenTls>,
 }

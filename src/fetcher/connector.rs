@@ -36,12 +36,13 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one host dialled at the same time: a name may have any number.
 const ABREAST: usize = 4;
 
-/// Why there is no connection. Texts hold hosts and addresses, nothing else.
+/// Why there is no connection. Texts are for callers: they hold the host as it
+/// was asked for, not what it resolves to, nor where a proxy is.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     /// Every address of the host is one that may not be dialled.
     #[error(
-        "{host} is {reason} ({address}), which is not allowed (the operator can allow it: fetch.allow_cidr, --origin-allow-cidr)"
+        "{host} is {reason}, which is not allowed (the operator can allow it: fetch.allow_cidr, --origin-allow-cidr)"
     )]
     Disallowed {
         host: String,
@@ -64,12 +65,12 @@ pub(super) enum ConnectError {
     )]
     Crowded(String, Duration, usize),
     /// The proxy cannot be reached, or does not speak as a proxy does.
-    #[error("the proxy {0} cannot be used (fetch.proxy): {1}")]
+    #[error("the proxy cannot be used (fetch.proxy): {}", for_callers(.1))]
     Proxy(String, String),
     /// 407
     #[error("{0}")]
     ProxyCredential(String),
-    #[error("the proxy {proxy} refused to connect to {host}: {status}")]
+    #[error("the proxy refused to connect to {host}: {status}")]
     ProxyRefused {
         proxy: String,
         host: String,
@@ -77,6 +78,26 @@ pub(super) enum ConnectError {
     },
     #[error("the URL has no host")]
     NoHost,
+}
+
+impl ConnectError {
+    /// What the log says besides.
+    pub(super) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Disallowed { host, address, .. } => Some(format!("{host} is at {address}")),
+            Self::Proxy(proxy, reason) => Some(format!("{proxy}: {reason}")),
+            Self::ProxyRefused { proxy, .. } => Some(proxy.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A reason without the names that a certificate holds.
+fn for_callers(reason: &str) -> &str {
+    match reason.contains("certificate") {
+        true => "its certificate is not accepted",
+        false => reason,
+    }
 }
 
 /// Where addresses of names come from.

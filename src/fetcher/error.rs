@@ -16,6 +16,8 @@ pub enum FetchError {
         uri_index: usize,
         /// What was tried and what happened, for people.
         message: String,
+        /// For the log: which addresses and proxies it was about.
+        detail: Option<String>,
         /// Requests sent to origins, redirects not counted.
         attempts: u32,
     },

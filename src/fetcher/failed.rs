@@ -23,6 +23,8 @@ pub(super) struct Failed {
     pub(super) failure: Failure,
     /// For people, without the URL and without secrets.
     pub(super) text: String,
+    /// For the log besides: addresses, which are nothing to callers.
+    pub(super) detail: Option<String>,
     /// The last URL, redacted, if redirects led away from the first.
     pub(super) redirected_to: Option<String>,
     /// The same request will fail the same way, whatever its class.
@@ -34,6 +36,7 @@ impl Failed {
         Self {
             failure,
             text: text.into(),
+            detail: None,
             redirected_to: None,
             lasting: false,
         }
@@ -89,7 +92,15 @@ impl Failed {
 
     /// The failure of a request that got no answer.
     pub(super) fn request(error: &(dyn StdError + 'static)) -> Self {
-        match find::<ConnectError>(error) {
+        let connect = find::<ConnectError>(error);
+        Self {
+            detail: connect.and_then(ConnectError::detail),
+            ..Self::unanswered(error, connect)
+        }
+    }
+
+    fn unanswered(error: &(dyn StdError + 'static), connect: Option<&ConnectError>) -> Self {
+        match connect {
             Some(refused @ ConnectError::Disallowed { .. }) => {
                 Self::new(Failure::Disallowed, refused.to_string())
             }
@@ -193,8 +204,21 @@ impl<'a> Failures<'a> {
             failure: failed.failure.clone(),
             uri_index: *uri_index,
             message: self.message(*uri_index),
+            detail: self.detail(),
             attempts,
         }
+    }
+
+    fn detail(&self) -> Option<String> {
+        let mut all: Vec<&str> = self
+            .all
+            .iter()
+            .filter_map(|(_, f)| f.detail.as_deref())
+            .collect();
+        all.dedup();
+        let mut all = all.join("; ");
+        all.truncate(all.floor_char_boundary(MAX_MESSAGE));
+        (!all.is_empty()).then_some(all)
     }
 
     /// The gravest failure comes first only if not all of them fit.

@@ -1,8 +1,10 @@
 //! What is counted about requests to origins.
 //!
 //! A host may stand in a label, but hosts come from callers, so there is an
-//! end: the first [`NAMED`] of this process have names, all others together are
-//! `other`.
+//! end: the first [`NAMED`] that gave content have names, no more than
+//! [`PER_DOMAIN`] of them under one domain, all others together are `other`.
+//! Names that somebody made up give no content, and whoever has a domain of
+//! his own can have any number under it.
 //! Not for: what a single call did (`middleware::observe` logs that).
 //! Called by: `fetch`, `mirrors`, `download`, `progress`.
 
@@ -17,6 +19,9 @@ use super::Failure;
 
 /// Hosts with a label of their own.
 const NAMED: usize = 64;
+
+/// Of these, under one domain; all that are addresses count as one.
+const PER_DOMAIN: usize = 16;
 
 /// Longest name of the DNS.
 const LONGEST: usize = 253;
@@ -34,7 +39,8 @@ impl Hosts {
         Self(RwLock::default())
     }
 
-    /// `admit`: whether a host that is new gets a name, if there is one left.
+    /// `admit`: whether a host that is new gets a name, if there is one left
+    /// for its domain.
     fn label(&self, host: &str, admit: bool) -> SharedString {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
         if host.is_empty() || host.len() > LONGEST || !host.bytes().all(plain) {
@@ -45,7 +51,11 @@ impl Hosts {
             return host.into();
         }
         let mut known = self.0.write();
-        if known.contains(&host) || (admit && known.len() < NAMED) {
+        let room = || {
+            let related = known.iter().filter(|k| domain(k) == domain(&host));
+            known.len() < NAMED && related.count() < PER_DOMAIN
+        };
+        if known.contains(&host) || (admit && room()) {
             known.insert(host.clone());
             return host.into();
         }
@@ -53,15 +63,28 @@ impl Hosts {
     }
 }
 
-/// The series of bytes from one host.
+/// The last two labels of a name, near enough to what can be bought.
+fn domain(host: &str) -> &str {
+    let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    if is_address {
+        return "";
+    }
+    let host = host.trim_end_matches('.');
+    match host.rmatch_indices('.').nth(1) {
+        Some((at, _)) => &host[at + 1..],
+        None => host,
+    }
+}
+
+/// The series of bytes from one host, which gave some.
 pub(super) fn bytes_of(host: &str) -> metrics::Counter {
     metrics::counter!("assetgate_origin_bytes_total", "host" => HOSTS.label(host, true))
 }
 
-/// Counts one request to an origin by the class of its outcome. One that was
-/// not sent, because the address is not allowed, gives no host a name.
+/// Counts one request to an origin by the class of its outcome. One that
+/// brought no content gives no host a name.
 pub(super) fn request(class: &'static str, host: &str, since: Instant) {
-    let host = HOSTS.label(host, class != "disallowed");
+    let host = HOSTS.label(host, class == "ok");
     metrics::counter!("assetgate_origin_requests_total", "class" => class, "host" => host)
         .increment(1);
     metrics::histogram!("assetgate_origin_request_duration_seconds", "class" => class)
@@ -129,13 +152,35 @@ mod tests {
         assert_eq!(label("[::1]", true), "[::1]");
         assert_eq!(label("refused.example", false), "other");
         for n in 3..NAMED {
-            let host = format!("h{n}.example");
+            let host = format!("h.d{n}.example");
             assert_eq!(label(&host, true), host);
         }
         assert_eq!(label("late.example", true), "other");
         assert_eq!(label("github.com", true), "github.com");
         assert_eq!(label("GITHUB.COM", false), "github.com");
         assert_eq!(hosts.0.read().len(), NAMED);
+    }
+
+    #[test]
+    fn one_domain_cannot_take_every_name() {
+        let hosts = Hosts::new();
+        let named = |host: String| hosts.label(&host, true) == host;
+        let count =
+            |hosts: &mut dyn Iterator<Item = String>| hosts.filter(|h| named(h.clone())).count();
+        assert_eq!(
+            count(&mut (0..99).map(|n| format!("h{n}.evil.example"))),
+            PER_DOMAIN
+        );
+        assert_eq!(
+            count(&mut (0..99).map(|n| format!("a.h{n}.evil.example."))),
+            0
+        );
+        assert_eq!(
+            count(&mut (0..99).map(|n| format!("10.0.0.{n}"))),
+            PER_DOMAIN
+        );
+        assert_eq!(count(&mut (0..9).map(|n| format!("[fd00::{n}]"))), 0);
+        assert!(named("github.com".to_owned()) && named("localhost".to_owned()));
     }
 
     #[test]

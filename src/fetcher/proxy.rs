@@ -190,16 +190,13 @@ impl Proxy {
 
     /// What is said when it answers 407.
     pub(super) fn refused_us(&self) -> String {
-        let proxy = &self.address;
         match self.credential {
-            Some(_) => format!(
-                "the proxy {proxy} does not accept the credential (407 Proxy Authentication \
+            Some(_) => "the proxy does not accept the credential (407 Proxy Authentication \
                  Required): the operator has to look at fetch.proxy_credential"
-            ),
-            None => format!(
-                "the proxy {proxy} demands a credential (407 Proxy Authentication Required): \
+                .to_owned(),
+            None => "the proxy demands a credential (407 Proxy Authentication Required): \
                  the operator has to set fetch.proxy_credential"
-            ),
+                .to_owned(),
         }
     }
 }

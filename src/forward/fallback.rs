@@ -5,7 +5,7 @@
 //! the router and a box per call.
 //!
 //! Not for: the common path.
-//! Called by: the router.
+//! Called by: the router; `api::health` for names of other services.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,9 +14,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use tower::Service;
+use tonic::body::Body;
+use tower::{Service, ServiceExt as _};
 
 use super::{Forward, Session};
+use crate::upstream::Upstream;
 
 /// Forwards whatever it is called with. A call goes the way of the downstream
 /// connection it came over, if its extensions hold that [`Session`].
@@ -32,6 +34,19 @@ impl Forward {
         Fallback {
             shared: self.session(),
         }
+    }
+}
+
+impl Fallback {
+    /// The same for a typed client. A call whose request holds the extensions
+    /// of the call it is made for goes the way of that one's connection.
+    #[must_use]
+    pub fn into_upstream(self) -> Upstream {
+        let service = self
+            .map_request(|request: Request<Body>| request.map(axum::body::Body::new))
+            .map_response(|response: Response<axum::body::Body>| response.map(Body::new))
+            .map_err(|never: Infallible| match never {});
+        Upstream::new(service)
     }
 }
 

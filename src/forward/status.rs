@@ -10,8 +10,8 @@ use tonic::Status;
 use super::Body;
 use crate::upstream::TransportError;
 
-/// What a client is told of a failed transport. All of it is UNAVAILABLE, with
-/// the address: clients try again, and people see where to look.
+/// What a client is told of a failed transport. All of it is UNAVAILABLE:
+/// clients try again. Where the cache is stands in the log.
 pub(super) fn of(error: &TransportError) -> Status {
     match error {
         TransportError::Busy { .. } => Status::resource_exhausted(error.to_string()),

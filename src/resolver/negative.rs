@@ -77,6 +77,7 @@ impl Negatives {
                 uri_index,
                 message,
                 attempts: 1..,
+                ..
             })) => {
                 let negative = Negative {
                     since,
@@ -116,6 +117,7 @@ impl Negatives {
             uri_index: negative.uri_index,
             message,
             attempts: 0,
+            detail: None,
         })
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Accepted, Shared};
+use super::crowd::Crowd;
 use super::dispatch::Dispatch;
 use super::listener::{Acceptor, Bound, ListenerSettings};
 use super::lobby::Lobby;
@@ -39,6 +40,10 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// How long it may take until a slot is free that somebody has to leave.
 const MAKING_ROOM: Duration = Duration::from_millis(100);
+
+/// How long it may take until a client has left that was asked to: it is told,
+/// and answers.
+const LEAVING: Duration = Duration::from_millis(250);
 
 /// On which thread a dispatch is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +202,7 @@ async fn accept(
     };
     let slots = Arc::new(Semaphore::new(settings.max_connections));
     let lobby = Arc::new(Lobby::default());
+    let crowd = Arc::new(Crowd::default());
     let mut next = 0;
     loop {
         let (stream, address) = match acceptor.accept().await {
@@ -211,7 +217,14 @@ async fn accept(
                 continue;
             }
         };
-        let Some(slot) = slot(&slots, &lobby).await else {
+        let limit = &settings.client_limit;
+        let client = limit.client(address);
+        let full = client.is_some_and(|client| crowd.count(client) >= limit.connections);
+        if full && !crowd.ask_idlest(client) {
+            connection::refused("client_limit", address);
+            continue;
+        }
+        let Some(slot) = slot(&slots, &lobby, &crowd).await else {
             connection::refused("limit", address);
             continue;
         };
@@ -229,6 +242,7 @@ async fn accept(
                 address,
                 slot,
                 guest: lobby.enter(),
+                member: crowd.enter(client),
             },
         });
         match handed {
@@ -239,15 +253,24 @@ async fn accept(
     }
 }
 
-/// A slot, if need be that of a client which has not spoken yet. Closing a
-/// connection above the limit tells its client at once; leaving it in the
-/// backlog would let it wait for nothing.
-async fn slot(slots: &Arc<Semaphore>, lobby: &Lobby) -> Option<OwnedSemaphorePermit> {
+/// A slot, if need be that of a client which has not spoken yet, or else of one
+/// that has no call. Closing a connection above the limit tells its client at
+/// once; leaving it in the backlog would let it wait for nothing.
+async fn slot(
+    slots: &Arc<Semaphore>,
+    lobby: &Lobby,
+    crowd: &Crowd,
+) -> Option<OwnedSemaphorePermit> {
     if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
         return Some(slot);
     }
-    let oldest = lobby.oldest()?;
     let mut freed = pin!(Arc::clone(slots).acquire_owned());
+    let Some(oldest) = lobby.oldest() else {
+        if !crowd.ask_idlest(None) {
+            return None;
+        }
+        return tokio::time::timeout(LEAVING, freed).await.ok()?.ok();
+    };
     tokio::select! {
         biased;
         slot = &mut freed => return slot.ok(),

@@ -61,9 +61,9 @@ impl Assembly {
         told: Told,
     ) -> anyhow::Result<Self> {
         let Near {
-            cache: far, target, ..
+            cache: far, own, ..
         } = backend.near();
-        if let crate::forward::Target::Pool(pool) = target {
+        if let Some(pool) = own {
             pool.keep_one();
         }
         let references = reference_settings(config)?;
@@ -124,9 +124,9 @@ impl Assembly {
     /// What one listener thread does with calls. Must be called on its runtime.
     pub(super) fn dispatch(&self) -> Dispatch {
         let Near {
-            upstream,
             cache: near,
             target,
+            ..
         } = self.backend.near();
         let (references, probes) = (self.references.clone(), self.probes.clone());
         let store = ActionCacheStore::new(near.clone(), references, probes);
@@ -136,15 +136,15 @@ impl Assembly {
         for (service, target) in self.backend.routes() {
             forward = forward.with_route(service, target);
         }
+        let fallback = forward.clone().into_fallback();
         let services = api::services(
             self.reflection.clone(),
             resolver,
             self.identity.clone(),
             self.errors.clone(),
             self.stopping.clone(),
-            upstream,
+            fallback.clone().into_upstream(),
         );
-        let fallback = forward.clone().into_fallback();
         let services = services.map_others(|mut routes| {
             let router = routes.axum_router_mut();
             *router = std::mem::take(router).fallback_service(fallback);

@@ -21,6 +21,10 @@ use crate::upstream::{self, Board, Endpoint, Pool, PoolSettings, ServiceCredenti
 /// who share it.
 const MORE: usize = 8;
 
+/// Connections of a thread for our own calls, which share one; and how many
+/// there may be when it stands still.
+const OWN: (usize, usize) = (1, 2);
+
 /// The cache, and the servers that answer some services in its place. Clones
 /// share them.
 #[derive(Clone)]
@@ -43,10 +47,10 @@ enum Cache {
 /// A backend as one runtime uses it: its connections live there.
 pub(super) struct Near {
     /// For our own calls.
-    pub(super) upstream: Upstream,
-    /// The same, typed.
     pub(super) cache: upstream::Cache,
-    /// For forwarded ones, over the same connections.
+    /// The connections these go over, if the cache is another server.
+    pub(super) own: Option<Pool>,
+    /// For forwarded calls, over other connections.
     pub(super) target: Target,
 }
 
@@ -136,13 +140,13 @@ impl Cache {
     fn near(&self) -> Near {
         match self {
             Cache::Remote(settings, zstd) => {
-                let pool = Pool::new((**settings).clone());
-                let upstream = pool.clone().into_upstream();
-                let cache = upstream::Cache::new(upstream.clone());
+                let own = Pool::new(for_own_calls(settings));
+                let upstream = own.clone().into_upstream();
+                let cache = upstream::Cache::new(upstream);
                 Near {
                     cache: if *zstd { cache } else { cache.without_zstd() },
-                    upstream,
-                    target: Target::Pool(pool),
+                    own: Some(own),
+                    target: Target::Pool(Pool::new((**settings).clone())),
                 }
             }
             Cache::Embedded(embedded) => {
@@ -154,12 +158,12 @@ impl Cache {
                 let upstream = Upstream::new(calls);
                 let entries = embedded.clone();
                 // There is no network that it would be worth it for.
-                let cache = upstream::Cache::new(upstream.clone())
+                let cache = upstream::Cache::new(upstream)
                     .without_zstd()
                     .with_entries_at_hand(move |scope, key| entries.entry_at_hand(scope, key));
                 Near {
                     cache,
-                    upstream,
+                    own: None,
                     target: Target::Routes(routes),
                 }
             }
@@ -175,8 +179,26 @@ fn embedded(config: &Config) -> anyhow::Result<Embedded> {
 }
 
 /// One thread's part of the connections to a server; never none.
-fn part(connections: usize, threads: usize) -> usize {
+pub(super) fn part(connections: usize, threads: usize) -> usize {
     (connections / threads.max(1)).max(1)
+}
+
+/// So many connections there can be to one server, with `connections`
+/// configured: those of every listener thread for forwarded calls, and those
+/// for our own calls, of these threads and of the asset runtime.
+pub(super) fn worst_case(connections: usize, threads: usize) -> usize {
+    let part = part(connections, threads);
+    threads * (part + part.max(MORE)) + (threads + 1) * OWN.1
+}
+
+/// Settings for our own calls: forwarded ones that last (an Execute, a Watch)
+/// take no streams of the connection that look-ups use.
+fn for_own_calls(settings: &PoolSettings) -> PoolSettings {
+    PoolSettings {
+        soft_cap: OWN.0,
+        hard_cap: OWN.1,
+        ..settings.clone()
+    }
 }
 
 fn pool_settings(

@@ -11,22 +11,32 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
+use http_body::{Frame, SizeHint};
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
+use tower::BoxError;
 
 use super::PeerInfo;
+use super::crowd::{Activity, Member, Running};
 use super::dispatch::{Desk, Dispatch};
 use super::ending::{self, End};
 use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
 use crate::drain::Drain;
 use crate::net::tls::ServerTls;
-use crate::net::{Buffered, Coalesced, Executor, Flushed, RawStream, Stream};
+use crate::net::{Buffered, Coalesced, Executor, Flushed, Piece, RawStream, Stream};
 use crate::telemetry;
+
+/// Why a connection ends whose place another needs.
+const DISPLACED: &str = "displaced";
+
+/// How long it has to close in good order.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What one downstream connection may do.
 #[derive(Debug, Clone)]
@@ -78,6 +88,8 @@ pub(super) struct Accepted {
     pub(super) slot: OwnedSemaphorePermit,
     /// Its place among those that have not spoken yet.
     pub(super) guest: Guest,
+    /// Its place among all.
+    pub(super) member: Member,
 }
 
 /// Serves a connection to its end.
@@ -86,6 +98,7 @@ pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Sha
         address,
         slot,
         guest,
+        member,
     } = accepted;
     metrics::counter!("assetgate_connections_accepted_total").increment(1);
     let _open = Open::new(slot);
@@ -100,7 +113,7 @@ pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Sha
     };
     drop(guest);
     match greeted {
-        Ok((stream, peer)) => speak_http2(stream, peer, &shared).await,
+        Ok((stream, peer)) => speak_http2(stream, peer, &member, &shared).await,
         Err("closed") => {}
         Err(reason) => refused(reason, address),
     }
@@ -180,29 +193,68 @@ struct Line {
     desk: Desk,
     /// Calls so far.
     calls: AtomicU64,
+    activity: Arc<Activity>,
 }
 
-async fn speak_http2(stream: Stream, peer: PeerInfo, shared: &Shared) {
+/// An answer's body; its call runs until it is dropped.
+#[pin_project::pin_project]
+struct Counted {
+    #[pin]
+    body: crate::forward::Body,
+    running: Running,
+}
+
+impl http_body::Body for Counted {
+    type Data = Piece;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn speak_http2(stream: Stream, peer: PeerInfo, member: &Member, shared: &Shared) {
+    member.speaks();
     let line = Line {
         desk: shared.dispatch.desk(peer),
         calls: AtomicU64::new(0),
+        activity: member.activity(),
     };
     let address = line.desk.peer().address;
     let stream = Coalesced::with_client(stream, PREFACE);
-    let end = drive(&stream, Arc::new(line), shared).await;
+    let end = drive(&stream, Arc::new(line), member, shared).await;
     ending::finish(end, stream, address).await;
 }
 
 /// Runs HTTP/2 until it ends, or until it has to.
-async fn drive(stream: &Coalesced<Stream>, line: Arc<Line>, shared: &Shared) -> End {
+async fn drive(
+    stream: &Coalesced<Stream>,
+    line: Arc<Line>,
+    member: &Member,
+    shared: &Shared,
+) -> End {
     let called = Arc::clone(&line);
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
-        called.desk.answer(request)
+        let running = called.activity.begin();
+        let answer = called.desk.answer(request);
+        answer.map_ok(move |response| response.map(|body| Counted { body, running }))
     });
     let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
     let mut connection = pin!(Flushed::new(connection, stream.clone()));
-    let mut end = pin!(reason_to_end(&line, shared));
+    let mut end = pin!(reason_to_end(&line, member, shared));
+    let mut left = pin!(has_left(&line, member));
     let mut patience = Patience::new(shared.settings.handshake_timeout);
     let mut ending = None;
     poll_fn(|cx| {
@@ -211,6 +263,9 @@ async fn drive(stream: &Coalesced<Stream>, line: Arc<Line>, shared: &Shared) -> 
         {
             ending = Some(reason);
             connection.as_mut().connection().graceful_shutdown();
+        }
+        if ending == Some(DISPLACED) && left.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Orderly(DISPLACED));
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(End::Orderly(ending.unwrap_or("closed"))),
@@ -229,6 +284,18 @@ async fn drive(stream: &Coalesced<Stream>, line: Arc<Line>, shared: &Shared) -> 
         }
     })
     .await
+}
+
+/// Waits until a client that has no call, and was told that its place is needed,
+/// has had its time.
+async fn has_left(line: &Line, member: &Member) {
+    member.asked_to_leave().await;
+    loop {
+        tokio::time::sleep(LEAVING).await;
+        if line.activity.is_idle() {
+            return;
+        }
+    }
 }
 
 /// How long a client may take over what it began: a head, a header block, any
@@ -263,7 +330,7 @@ impl Patience {
 }
 
 /// Waits for the stop, or until no call began for the idle time.
-async fn reason_to_end(line: &Line, shared: &Shared) -> &'static str {
+async fn reason_to_end(line: &Line, member: &Member, shared: &Shared) -> &'static str {
     let idle = async {
         let mut seen = 0;
         loop {
@@ -278,6 +345,7 @@ async fn reason_to_end(line: &Line, shared: &Shared) -> &'static str {
     };
     tokio::select! {
         () = idle => "idle",
+        () = member.asked_to_leave() => DISPLACED,
         () = shared.drain.started() => "stopping",
     }
 }

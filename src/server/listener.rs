@@ -14,7 +14,7 @@ use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::ConnectionSettings;
+use super::{ClientLimit, ConnectionSettings};
 use crate::net::tls::ServerTls;
 use crate::net::{ListenAddr, RawStream, remove_stale_socket};
 
@@ -30,8 +30,11 @@ pub struct ListenerSettings {
     pub tls: Option<Arc<ServerTls>>,
     /// Who may connect to a Unix socket: the mode of its file.
     pub socket_mode: u32,
-    /// Connections served at a time; further ones are closed at once.
+    /// Connections served at a time. Beyond, one without a call gives way;
+    /// where there is none, further ones are closed at once.
     pub max_connections: usize,
+    /// Of these, of one client.
+    pub client_limit: ClientLimit,
     /// What each connection may do.
     pub connection: ConnectionSettings,
 }
@@ -45,6 +48,11 @@ impl ListenerSettings {
             tls: None,
             socket_mode: 0o600,
             max_connections: 10_000,
+            client_limit: ClientLimit {
+                connections: 5000,
+                fronts: Vec::new(),
+                loopback: false,
+            },
             connection: ConnectionSettings::default(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{self, Accepted, Shared};
+use super::crowd::Crowd;
 use super::lobby::Lobby;
 use super::{ConnectionSettings, Dispatch};
 use crate::drain::Drain;
@@ -47,6 +48,8 @@ impl MemoryServer {
     pub fn serve(&self, stream: MemoryStream) {
         let Some(slot) = self.slot() else { return };
         let accepted = Accepted {
+            // Nobody asks these to leave.
+            member: Arc::new(Crowd::default()).enter(None),
             address: None,
             slot,
             guest: self.lobby.enter(),

@@ -7,6 +7,8 @@ mod accept;
 mod assembly;
 mod backend;
 mod connection;
+mod crowd;
+mod descriptors;
 mod dispatch;
 mod doctor;
 mod ending;
@@ -22,6 +24,7 @@ mod stack;
 
 pub use accept::{Serving, ThreadContext};
 pub use connection::ConnectionSettings;
+pub use crowd::ClientLimit;
 pub use dispatch::{Dispatch, Native, is_ours};
 pub use doctor::examine;
 pub use explain::explain;

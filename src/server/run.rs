@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::assembly::Assembly;
 use super::backend::Backend;
-use super::{Listener, ListenerSettings, Serving, readiness};
+use super::{Listener, ListenerSettings, Serving, descriptors, readiness};
 use crate::admin;
 use crate::config::Config;
 use crate::drain::Drain;
@@ -43,33 +43,19 @@ type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
 ///
 /// # Errors
 /// When something that serving needs cannot be had.
-pub fn run(config: Config, announce: Announce, told: Told) -> anyhow::Result<()> {
+pub fn run(mut config: Config, announce: Announce, told: Told) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
-    raise_descriptor_limit();
+    let admin_connections = descriptors::fit(&mut config, descriptors::raise());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASSET_THREADS)
         .thread_name("asset")
         .enable_all()
         .build()
         .context("the asset runtime")?;
-    let ended = runtime.block_on(serve(config, metrics, announce, told));
+    let ended = runtime.block_on(serve(config, admin_connections, metrics, announce, told));
     // Whatever still runs was given its time.
     runtime.shutdown_background();
     ended
-}
-
-/// Each connection takes two descriptors and each spooled download one; the
-/// soft limit is often 1,024 where the hard one is generous.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
-        tracing::warn!(?limit.current, "the limit of file descriptors could not be raised");
-    }
 }
 
 /// What stops when the process does.
@@ -84,6 +70,7 @@ struct Process {
 
 async fn serve(
     config: Config,
+    admin_connections: usize,
     metrics: Metrics,
     announce: Announce,
     told: Told,
@@ -123,6 +110,7 @@ async fn serve(
     let admin = match &config.admin {
         Some(address) => {
             let pages = Pages {
+                connections: admin_connections,
                 facts: facts(&config),
                 probes: probes.clone(),
                 progress,
@@ -166,6 +154,13 @@ fn listen(
     let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
     settings.socket_mode = config.listen.socket_mode;
+    let half = config.listen.max_connections.div_ceil(2);
+    let per_client = config.listen.max_connections_per_client;
+    settings.client_limit.connections = per_client.unwrap_or(half);
+    settings
+        .client_limit
+        .fronts
+        .clone_from(&config.listen.fronts);
     if let Some(tls) = &config.listen.tls {
         let files = ServerFiles {
             cert: tls.cert.clone(),
@@ -195,6 +190,8 @@ fn listen(
 
 /// What the admin pages show beside readiness and metrics.
 struct Pages {
+    /// How many may look at a time.
+    connections: usize,
     facts: Vec<admin::Fact>,
     probes: Probes,
     progress: Progress,
@@ -216,6 +213,7 @@ async fn admin(
     let (state, keep) = readiness::watch(backend, process.stopping.clone());
     process.background.spawn(keep);
     let Pages {
+        connections,
         facts,
         probes,
         progress,
@@ -225,9 +223,11 @@ async fn admin(
         .with_reports(move || probes.reports())
         .with_fetches(move || progress.list());
     let hosts = admin::AllowedHosts::of(bound, &config.admin_hosts);
-    process
-        .background
-        .spawn(admin::serve(listener, admin::router(state, hosts)));
+    process.background.spawn(admin::serve(
+        listener,
+        admin::router(state, hosts),
+        connections,
+    ));
     Ok(bound)
 }
 

@@ -3,13 +3,14 @@
 //! Not for: which events there are.
 //! Called by: `cli` through `telemetry`.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::json::Json;
+use super::queue::{self, Flush};
 
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +48,33 @@ impl LogSettings {
     }
 }
 
-/// Logs to standard error from now on. Only the first call of a process counts;
-/// returns whether this was it.
-pub fn init_log(settings: &LogSettings) -> bool {
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    subscriber(settings, color, std::io::stderr)
-        .try_init()
-        .is_ok()
+/// Logs to standard error from now on, through a queue: no thread ever waits
+/// for whoever reads it. Only the first call of a process counts.
+///
+/// # Errors
+/// When it is not the first, or there is no thread to be had.
+pub fn init_log(settings: &LogSettings) -> io::Result<Flush> {
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (queue, flush) = queue::start(io::stderr(), |dropped| {
+        tracing::warn!(dropped, "log lines were left out, as nobody read them");
+    })?;
+    let set = subscriber(settings, color, queue).try_init();
+    set.map_err(io::Error::other)?;
+    // The default one writes to standard error itself, and would wait there.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(flush)
+}
+
+/// A function that prints on standard output without waiting for whoever
+/// reads it.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn printer() -> io::Result<(impl Fn(&str) + Send + Sync + 'static, Flush)> {
+    let (queue, flush) = queue::start(io::stdout(), |_| ())?;
+    // A queue takes all it is given.
+    let print = move |text: &str| drop((&queue).write_all(text.as_bytes()));
+    Ok((print, flush))
 }
 
 fn subscriber<W>(

@@ -11,6 +11,7 @@ mod json;
 mod limit;
 mod log;
 mod names;
+mod queue;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use limit::may_log;
-pub use log::{LogSettings, init_log};
+pub use log::{LogSettings, init_log, printer};
+pub use queue::Flush;
 
 /// How often histograms are folded; without it they grow with every sample.
 pub const UPKEEP: Duration = Duration::from_secs(5);

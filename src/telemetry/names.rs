@@ -83,6 +83,7 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_upstream_dial_failures_total", Counter, Unit::Count, "Attempts to connect to the cache that failed."),
     ("assetgate_upstream_calls_stalled_total", Counter, Unit::Count, "Calls ended because they stood still on a congested connection that clients share."),
     ("assetgate_upstream_calls_retried_total", Counter, Unit::Count, "Calls sent again because the cache had provably not processed them."),
+    ("assetgate_log_lines_dropped_total", Counter, Unit::Count, "Log lines left out because standard error took no more."),
     ("assetgate_panics_total", Counter, Unit::Count, "Calls that ended by a bug; each has a log line."),
     ("assetgate_embedded_bytes", Gauge, Unit::Bytes, "Bytes in the embedded cache."),
     ("assetgate_embedded_blobs", Gauge, Unit::Count, "Files in the embedded cache."),

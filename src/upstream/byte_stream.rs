@@ -202,6 +202,7 @@ fn stalled(method: &'static str) -> Error {
     Error::Unreachable {
         method,
         reason: format!("nothing moved for {} s", STALL.as_secs()),
+        detail: None,
     }
 }
 

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-use super::{Error, Upstream};
+use super::{Error, TransportError, Upstream};
 
 /// Largest message accepted from the cache. Its answers to a batch read within
 /// its own limit, and the Trees it serves, may exceed tonic's 4 MiB.
@@ -95,7 +95,8 @@ pub(super) fn unreachable(error: &(dyn std::error::Error + 'static)) -> Status {
             let text = chain(error);
             let mut status = Status::unavailable(text.as_str());
             // Tells `Error::from_status` that the cache said nothing.
-            status.set_source(Arc::new(NoAnswer(text)));
+            let detail = detail(error);
+            status.set_source(Arc::new(NoAnswer { text, detail }));
             status
         }
     }
@@ -103,8 +104,26 @@ pub(super) fn unreachable(error: &(dyn std::error::Error + 'static)) -> Status {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoAnswer(String);
+#[error("{text}")]
+struct NoAnswer {
+    text: String,
+    detail: Option<Box<str>>,
+}
+
+/// What the operator is told of an error besides, if there is more.
+pub(super) fn detail(error: &(dyn std::error::Error + 'static)) -> Option<Box<str>> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<TransportError>() {
+            return Some(error.detail().into());
+        }
+        if let Some(error) = error.downcast_ref::<NoAnswer>() {
+            return error.detail.clone();
+        }
+        cause = error.source();
+    }
+    None
+}
 
 /// An error and its causes in one line; a cause its parent already quotes is
 /// not repeated.
@@ -132,7 +151,11 @@ pub(super) fn timed<T>(
         Ok(Err(status)) => Err(Error::from_status(method, status)),
         Err(_) => {
             let reason = format!("the cache did not answer in {} s", UNARY_TIMEOUT.as_secs());
-            Err(Error::Unreachable { method, reason })
+            Err(Error::Unreachable {
+                method,
+                reason,
+                detail: None,
+            })
         }
     })
 }

@@ -26,8 +26,10 @@ pub enum Error {
     Unreachable {
         /// The method called.
         method: &'static str,
-        /// What happened, with the address.
+        /// What happened, for callers.
         reason: String,
+        /// The same with the address, for the log.
+        detail: Option<Box<str>>,
     },
     /// The cache answered something that makes no sense.
     #[error("the cache's answer to {method} is not usable: {reason}")]
@@ -69,11 +71,21 @@ impl Error {
             Some(source) => Error::Unreachable {
                 method,
                 reason: super::channel::chain(source),
+                detail: super::channel::detail(source),
             },
             None => Error::Status {
                 method,
                 status: Box::new(status),
             },
+        }
+    }
+
+    /// The text for the log, if that is not the one for callers.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Error::Unreachable { detail, .. } => detail.as_deref(),
+            _ => None,
         }
     }
 

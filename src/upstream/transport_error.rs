@@ -7,11 +7,15 @@
 use std::error::Error;
 use std::sync::Arc;
 
-/// A failure of the transport.
+/// A failure of the transport. Its text is for callers, so it names what failed
+/// by its role: where the cache is, and what its certificate says, is nothing to
+/// people who may merely reach this server. [`TransportError::detail`] says it,
+/// for the log. (Addresses once stood in the text, by design; whoever needs one
+/// finds it there.)
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TransportError {
     /// No connection can be had; the call was not sent.
-    #[error("cannot reach the upstream cache at {address}: {reason}")]
+    #[error("cannot reach the cache: {}", for_callers(reason))]
     Unreachable {
         /// Which upstream.
         address: Arc<str>,
@@ -19,7 +23,7 @@ pub enum TransportError {
         reason: Arc<str>,
     },
     /// The connection ended with the call on it.
-    #[error("the connection to the upstream cache at {address} was lost: {reason}")]
+    #[error("the connection to the cache was lost: {reason}")]
     Lost {
         /// Which upstream.
         address: Arc<str>,
@@ -28,7 +32,7 @@ pub enum TransportError {
     },
     /// The upstream refused the call without looking at it, more than once or
     /// after too much of the body had been sent to try again.
-    #[error("the upstream cache at {address} refused the call: {reason}")]
+    #[error("the cache refused the call: {reason}")]
     Refused {
         /// Which upstream.
         address: Arc<str>,
@@ -36,7 +40,7 @@ pub enum TransportError {
         reason: Arc<str>,
     },
     /// The upstream reset this one stream.
-    #[error("the upstream cache at {address} reset the call: {reason}")]
+    #[error("the cache reset the call: {reason}")]
     Reset {
         /// Which upstream.
         address: Arc<str>,
@@ -45,7 +49,7 @@ pub enum TransportError {
     },
     /// Nothing of the call moved for long, on a connection that others share.
     #[error(
-        "the call stood still for too long on a connection to the upstream cache at {address} that \
+        "the call stood still for too long on a connection to the cache that \
          other clients wait for; read answers as they come, or raise upstream.max_connections"
     )]
     Stalled {
@@ -53,7 +57,7 @@ pub enum TransportError {
         address: Arc<str>,
     },
     /// The upstream allows few calls at a time and too many wait already.
-    #[error("{waiting} calls are waiting for the upstream cache at {address} already")]
+    #[error("{waiting} calls are waiting for the cache already")]
     Busy {
         /// Which upstream.
         address: Arc<str>,
@@ -63,6 +67,21 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// All of it, for the operator: with the address.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Unreachable { address, reason } => {
+                format!("cannot reach the cache at {address}: {reason}")
+            }
+            Self::Lost { address, .. }
+            | Self::Refused { address, .. }
+            | Self::Reset { address, .. }
+            | Self::Stalled { address }
+            | Self::Busy { address, .. } => format!("{self} ({address})"),
+        }
+    }
+
     /// What an error of HTTP/2 means, for a call that is on its way.
     pub(super) fn of(error: &h2::Error, address: &Arc<str>) -> Self {
         if unprocessed(error) {
@@ -86,6 +105,15 @@ impl TransportError {
             address: Arc::clone(address),
             reason: root(error).into(),
         }
+    }
+}
+
+/// A reason without the names that certificates hold.
+fn for_callers(reason: &str) -> &str {
+    match reason.strip_prefix("TLS: ") {
+        None => reason,
+        Some(detail) if detail.contains("certificate") => "TLS: its certificate is not accepted",
+        Some(_) => "TLS: the handshake failed",
     }
 }
 

@@ -18,6 +18,7 @@ mod bounds;
 mod cache;
 mod cli;
 mod credentials;
+mod crowds;
 mod directories;
 mod embedded;
 mod embedded_bounds;

@@ -12,7 +12,7 @@ use crate::support::raw::frame;
 use crate::support::{Code, Proxy, RawCall, RawClient, RawUpstream, Upstream, bounded, eventually};
 
 #[tokio::test]
-async fn r0_an_upstream_that_is_down_is_unavailable_by_name() {
+async fn r0_an_upstream_that_is_down_is_unavailable() {
     let cache = Upstream::start();
     let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
     client.upload(b"blob").await;
@@ -23,18 +23,7 @@ async fn r0_an_upstream_that_is_down_is_unavailable_by_name() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    eventually("the address in the message", async || {
-        let status = client
-            .find_missing_blobs(request.clone())
-            .await
-            .unwrap_err();
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        status
-            .message()
-            .contains(&cache.address().to_string())
-            .then_some(())
-    })
-    .await;
+    says(status.message(), &["the cache"]);
     cache.restart();
     eventually("the upstream's return", async || {
         client.find_missing_blobs(request.clone()).await.ok()
@@ -50,10 +39,7 @@ async fn r0_an_upstream_lost_in_mid_answer_ends_the_call_with_trailers() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body, frame(b"half an answer"));
     assert_eq!(answer.grpc_status(), Some("14"), "{answer:?}");
-    says(
-        answer.value("grpc-message").unwrap(),
-        &[&cache.address().to_string()],
-    );
+    says(answer.value("grpc-message").unwrap(), &["the%20cache"]);
     let next = raw
         .call(RawCall::new("/test.Echo/Echo").message(b"hello"))
         .await;

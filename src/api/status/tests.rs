@@ -21,6 +21,7 @@ fn origin(failure: Failure) -> ResolveError {
         failure,
         uri_index: 0,
         message: "m".into(),
+        detail: None,
         attempts: 1,
     })
 }

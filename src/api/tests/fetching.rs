@@ -62,6 +62,7 @@ async fn u4_the_uri_that_answered_or_failed_is_named() {
             failure: Failure::Refused,
             uri_index: 1,
             message: "HTTP 403".into(),
+            detail: None,
             attempts: 2,
         })
     });

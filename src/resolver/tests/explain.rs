@@ -188,6 +188,7 @@ async fn a_cache_that_cannot_be_asked_is_an_error() {
     let error = || upstream::Error::Unreachable {
         method: "GetActionResult",
         reason: "nobody there".to_owned(),
+        detail: None,
     };
     let resolver = world.resolver(Settings::default());
     let (context, query) = (CallContext::default(), query(&[URL], None));

@@ -87,12 +87,12 @@ async fn a_connection_that_does_not_begin_is_closed_after_the_timeout() {
 
 #[tokio::test]
 async fn connections_above_the_limit_are_closed_and_served_when_there_is_room() {
-    let stub = Stub::start(echo).await;
+    let stub = Stub::start(hold_or_echo).await;
     let mut settings = listener_settings();
     settings.max_connections = 1;
     let proxy = Proxy::with(settings, pool_settings(&[&stub.url()]));
     let one = Client::connect(proxy.address).await;
-    assert_eq!(one.call(request(PATH), "x").await.body, "x");
+    let held = hold(&one, &stub, 1).await;
 
     let two = TcpStream::connect(proxy.address).await.unwrap();
     let refused = async {
@@ -101,6 +101,7 @@ async fn connections_above_the_limit_are_closed_and_served_when_there_is_room() 
     };
     soon(refused).await.unwrap_err();
 
+    held.abort();
     drop(one);
     let started = tokio::time::Instant::now();
     loop {
@@ -113,6 +114,96 @@ async fn connections_above_the_limit_are_closed_and_served_when_there_is_room() 
             Ok(answer) => break assert_eq!(answer.body, "x"),
             Err(_) => assert!(started.elapsed() < PATIENCE),
         }
+    }
+}
+
+/// Never answers a call of this name.
+const HELD: &str = "/test.Echo/Held";
+
+async fn hold_or_echo(
+    request: http::Request<h2::RecvStream>,
+    respond: h2::server::SendResponse<bytes::Bytes>,
+) {
+    if request.uri().path() == HELD {
+        std::future::pending::<()>().await;
+    }
+    echo(request, respond).await;
+}
+
+/// A call that runs until it is aborted; `n` have arrived then.
+async fn hold(client: &Client, stub: &Stub, n: usize) -> tokio::task::JoinHandle<()> {
+    let client = client.clone();
+    let held = tokio::spawn(async move { drop(client.try_call(request(HELD), "x").await) });
+    eventually("the call", || stub.calls.load(SeqCst) == n).await;
+    held
+}
+
+/// A connection from this address, with a call, if it gets in.
+async fn visit(from: &str, to: std::net::SocketAddr) -> Option<Client> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let socket = socket.connect(to).await.ok()?;
+    let client = soon(Client::try_over(socket)).await.ok()?;
+    let answer = soon(client.try_call(request(PATH), "x")).await.ok()?;
+    (answer.body == "x").then_some(client)
+}
+
+#[tokio::test]
+async fn one_client_has_its_part_of_the_connections_and_others_get_in() {
+    let stub = Stub::start(hold_or_echo).await;
+    let mut settings = listener_settings();
+    settings.max_connections = 10;
+    settings.client_limit = crate::server::ClientLimit {
+        connections: 3,
+        fronts: vec!["127.0.0.9/32".parse().unwrap()],
+        loopback: true,
+    };
+    let proxy = Proxy::with(settings, pool_settings(&[&stub.url()]));
+    let mut held = Vec::new();
+    for n in 1..=3 {
+        let client = visit("127.0.0.2", proxy.address).await.expect("its part");
+        held.push(hold(&client, &stub, 2 * n).await);
+    }
+    assert!(
+        visit("127.0.0.2", proxy.address).await.is_none(),
+        "a fourth"
+    );
+    let other = visit("127.0.0.3", proxy.address).await;
+    let other = other.expect("another client's first");
+    let mut more = Vec::new();
+    for n in 0..5 {
+        let front = visit("127.0.0.9", proxy.address).await;
+        more.push(front.unwrap_or_else(|| panic!("a front's {n}th")));
+    }
+    assert_eq!(other.call(request(PATH), "x").await.body, "x");
+    // One of its own without a call makes room for another of its own.
+    held.pop().unwrap().abort();
+    let started = tokio::time::Instant::now();
+    while visit("127.0.0.2", proxy.address).await.is_none() {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "its idle one does not give way"
+        );
+    }
+    assert_eq!(other.call(request(PATH), "x").await.body, "x");
+}
+
+/// It neither reads nor answers what it is told.
+#[tokio::test]
+async fn who_was_asked_to_leave_and_does_not_is_closed() {
+    let stub = Stub::start(echo).await;
+    let mut settings = listener_settings();
+    settings.max_connections = 1;
+    let proxy = Proxy::with(settings, pool_settings(&[&stub.url()]));
+    let mut deaf = TcpStream::connect(proxy.address).await.unwrap();
+    let settings_frame = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    deaf.write_all(&settings_frame).await.unwrap();
+    let started = tokio::time::Instant::now();
+    while visit("127.0.0.1", proxy.address).await.is_none() {
+        assert!(started.elapsed() < PATIENCE, "nobody gets in");
     }
 }
 

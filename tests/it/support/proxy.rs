@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 
 use serde_json::Value;
@@ -29,6 +29,8 @@ pub struct Proxy {
     log_format: &'static str,
     log_level: &'static str,
     variables: Vec<(&'static str, &'static str)>,
+    descriptors: Option<u32>,
+    unread_logs: bool,
 }
 
 impl Proxy {
@@ -47,6 +49,8 @@ impl Proxy {
             log_format: "json",
             log_level: "info",
             variables: Vec::new(),
+            descriptors: None,
+            unread_logs: false,
         }
     }
 
@@ -121,6 +125,18 @@ impl Proxy {
         self
     }
 
+    /// With so many file descriptors, which it cannot raise.
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// With logs into a pipe that nobody reads.
+    pub fn unread_logs(mut self) -> Self {
+        self.unread_logs = true;
+        self
+    }
+
     /// Finds out what the cache does. Others leave it, as what they count are
     /// the calls of one request.
     pub fn probing(mut self) -> Self {
@@ -146,7 +162,16 @@ impl Proxy {
     }
 
     fn spawn(&self, dir: &Path) -> Spawned {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_assetgate"));
+        let program = env!("CARGO_BIN_EXE_assetgate");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("/bin/sh");
+                let limited = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited, program]);
+                shell
+            }
+        };
         command.env_clear().env("TMPDIR", dir);
         // Origins of tests recover at once or never.
         command.env("ASSETGATE__FETCH__RETRY_DELAY", "10ms");
@@ -185,9 +210,16 @@ impl Proxy {
         command.args(&self.args);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (stderr, unread) = if self.unread_logs {
+            (Lines::default(), Some(stderr))
+        } else {
+            (Lines::of(stderr), None)
+        };
         Spawned {
             stdout: Lines::of(child.stdout.take().unwrap()),
-            stderr: Lines::of(child.stderr.take().unwrap()),
+            stderr,
+            unread: Mutex::new(unread),
             child: Mutex::new(child),
         }
     }
@@ -235,6 +267,7 @@ impl Proxy {
 
 struct Spawned {
     child: Mutex<Child>,
+    unread: Mutex<Option<ChildStderr>>,
     stdout: Lines,
     stderr: Lines,
 }
@@ -296,6 +329,11 @@ impl Running {
 
     pub fn stderr(&self) -> &Lines {
         &self.process.stderr
+    }
+
+    /// Reads the logs from now on that nobody read so far.
+    pub fn read_logs(&self) -> Lines {
+        Lines::of(self.process.unread.lock().unwrap().take().unwrap())
     }
 
     /// Resident memory in bytes.

@@ -1,0 +1,270 @@
+//! Who is connected: how many from one client, and which connections carry no
+//! call and can give way to a newcomer, the one idle longest first.
+//!
+//! A client is an IPv4 address or an IPv6 network of 64 bits, which is what one
+//! customer of a provider gets. Not counted are those behind which many may
+//! stand: this host itself, Unix sockets, and proxies the operator names.
+//! Not for: clients that have not spoken yet (`lobby`).
+//! Called by: `accept`, `connection`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+use tokio_util::sync::CancellationToken;
+
+/// Whose connections are counted, and how many there may be of one client.
+#[derive(Debug, Clone)]
+pub struct ClientLimit {
+    /// Connections of one client.
+    pub connections: usize,
+    /// Networks of proxies, whose connections are many clients' each.
+    pub fronts: Vec<IpNet>,
+    /// Whether this host is a client like any other.
+    pub loopback: bool,
+}
+
+impl ClientLimit {
+    /// Whose connection this is, if it counts.
+    pub(super) fn client(&self, address: Option<SocketAddr>) -> Option<IpAddr> {
+        let address = address?.ip().to_canonical();
+        let exempt = (address.is_loopback() && !self.loopback)
+            || self.fronts.iter().any(|front| front.contains(&address));
+        if exempt {
+            return None;
+        }
+        Some(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+                address.to_bits() & !u128::from(u64::MAX),
+            )),
+        })
+    }
+}
+
+/// All connections of a listener.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Entry>,
+    /// Connections of each client that are not leaving.
+    clients: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    client: Option<IpAddr>,
+    activity: Arc<Activity>,
+    leave: CancellationToken,
+}
+
+impl Table {
+    fn uncount(&mut self, client: Option<IpAddr>) {
+        let Some(client) = client else { return };
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
+    }
+}
+
+/// How busy a connection is. Calls write here, so it costs them next to nothing.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Calls that run, and one for a connection that has not spoken.
+    running: AtomicU32,
+    /// Milliseconds of a coarse clock when the last one ended.
+    idle_since: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.load(Relaxed) == 0
+    }
+
+    fn end(&self) {
+        if self.running.fetch_sub(1, Relaxed) == 1 {
+            self.idle_since.store(now(), Relaxed);
+        }
+    }
+}
+
+/// A call that runs, until dropped.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Activity>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let millis = time.tv_sec * 1000 + time.tv_nsec / 1_000_000;
+    millis.unsigned_abs()
+}
+
+impl Crowd {
+    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Member {
+        let activity = Arc::new(Activity {
+            running: AtomicU32::new(1),
+            idle_since: AtomicU64::new(0),
+        });
+        let leave = CancellationToken::new();
+        let entry = Entry {
+            client,
+            activity: Arc::clone(&activity),
+            leave: leave.clone(),
+        };
+        let mut table = self.0.lock();
+        let number = table.next;
+        table.next += 1;
+        table.open.insert(number, entry);
+        if let Some(client) = client {
+            *table.clients.entry(client).or_default() += 1;
+        }
+        Member {
+            crowd: Arc::clone(self),
+            number,
+            activity,
+            leave,
+        }
+    }
+
+    pub(super) fn count(&self, client: IpAddr) -> usize {
+        self.0.lock().clients.get(&client).copied().unwrap_or(0)
+    }
+
+    /// Asks the connection to leave that has carried no call for the longest
+    /// time; of this client, if one is named. Returns whether there was one.
+    pub(super) fn ask_idlest(&self, client: Option<IpAddr>) -> bool {
+        let mut table = self.0.lock();
+        let idle = table.open.iter().filter(|(_, entry)| {
+            (client.is_none() || entry.client == client)
+                && entry.activity.is_idle()
+                && !entry.leave.is_cancelled()
+        });
+        let idlest = idle.min_by_key(|(n, e)| (e.activity.idle_since.load(Relaxed), **n));
+        let Some((_, entry)) = idlest else {
+            return false;
+        };
+        entry.leave.cancel();
+        let client = entry.client;
+        table.uncount(client);
+        true
+    }
+}
+
+/// One connection, until dropped.
+#[derive(Debug)]
+pub(super) struct Member {
+    crowd: Arc<Crowd>,
+    number: u64,
+    activity: Arc<Activity>,
+    leave: CancellationToken,
+}
+
+impl Member {
+    /// It speaks: from now on it is idle unless a call runs.
+    pub(super) fn speaks(&self) {
+        self.activity.end();
+    }
+
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    /// Waits until its place is needed.
+    pub(super) async fn asked_to_leave(&self) {
+        self.leave.cancelled().await;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut table = self.crowd.0.lock();
+        let entry = table.open.remove(&self.number);
+        if let Some(entry) = entry.filter(|entry| !entry.leave.is_cancelled()) {
+            table.uncount(entry.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(fronts: &[&str]) -> ClientLimit {
+        ClientLimit {
+            connections: 5,
+            fronts: fronts.iter().map(|f| f.parse().unwrap()).collect(),
+            loopback: false,
+        }
+    }
+
+    fn client(limit: &ClientLimit, address: &str) -> Option<String> {
+        let address = format!("{address}:1").parse().unwrap();
+        limit.client(Some(address)).map(|c| c.to_string())
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_a_network_of_64_bits_and_some_are_none() {
+        let limit = limit(&["10.1.0.0/16", "fd01::/16"]);
+        let of = |address| client(&limit, address);
+        assert_eq!(of("192.0.2.7").as_deref(), Some("192.0.2.7"));
+        assert_eq!(of("[::ffff:192.0.2.7]").as_deref(), Some("192.0.2.7"));
+        assert_eq!(
+            of("[2001:db8:1:2:3:4:5:6]").as_deref(),
+            Some("2001:db8:1:2::")
+        );
+        assert_eq!(of("[2001:db8:1:2::9]").as_deref(), Some("2001:db8:1:2::"));
+        for none in ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        for front in ["10.1.2.3", "[::ffff:10.1.2.3]", "[fd01::5]"] {
+            assert_eq!(of(front), None, "{front}");
+        }
+        assert_eq!(of("10.2.0.1").as_deref(), Some("10.2.0.1"));
+        assert_eq!(limit.client(None), None, "a Unix socket");
+    }
+
+    #[tokio::test]
+    async fn who_is_idle_longest_goes_first_and_the_busy_stay() {
+        let crowd = Arc::new(Crowd::default());
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|a| Some(a.parse().unwrap()));
+        let members = [a, a, b, b].map(|client| crowd.enter(client));
+        assert!(!crowd.ask_idlest(None), "nobody has spoken");
+        members.iter().for_each(Member::speaks);
+        for (n, since) in [40, 20, 10, 30].into_iter().enumerate() {
+            members[n].activity.idle_since.store(since, Relaxed);
+        }
+        let call = members[2].activity().begin();
+        assert!(crowd.ask_idlest(None));
+        members[1].asked_to_leave().await;
+        assert_eq!(crowd.count(a.unwrap()), 1, "who leaves does not count");
+        assert!(crowd.ask_idlest(b));
+        members[3].asked_to_leave().await;
+        assert!(!crowd.ask_idlest(b), "the other one has a call");
+        drop(call);
+        assert!(crowd.ask_idlest(b));
+        members[2].asked_to_leave().await;
+        drop(members);
+        let table = crowd.0.lock();
+        assert!(table.open.is_empty() && table.clients.is_empty());
+    }
+}
