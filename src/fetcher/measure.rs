@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn one_domain_cannot_take_every_name() {
         let hosts = Hosts::new();
-        let named = |host: String| hosts.label(&host, true) == host;
+        let named = |host: String| *hosts.label(&host, true) == *host;
         let count =
             |hosts: &mut dyn Iterator<Item = String>| hosts.filter(|h| named(h.clone())).count();
         assert_eq!(

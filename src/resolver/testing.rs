@@ -174,6 +174,7 @@ impl FakeFetcher {
                 failure: failure.clone(),
                 uri_index: 0,
                 message: "the origin said no".into(),
+                detail: None,
                 attempts: 1,
             })
         });

@@ -166,7 +166,7 @@ mod tests {
         let state = state.with_fetches(move || progress.list());
         let mut serving = tokio::task::JoinSet::new();
         let router = admin::router(state, AllowedHosts::of(address, &[]));
-        serving.spawn(admin::serve(listener, router));
+        serving.spawn(admin::serve(listener, router, 64));
         (address, serving)
     }
 

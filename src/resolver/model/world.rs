@@ -162,6 +162,7 @@ impl Fetcher for Origin {
             failure,
             uri_index: 0,
             message: "the origin said no".to_owned(),
+            detail: None,
             attempts: 1,
         };
         let Some(content) = *self.serves.lock() else {

@@ -92,6 +92,7 @@ async fn only_an_origins_word_about_the_content_is_remembered() {
             failure: Failure::NotFound,
             uri_index: 0,
             message: "no URL that makes sense".into(),
+            detail: None,
             attempts: 0,
         })
     });
