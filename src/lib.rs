@@ -6,7 +6,7 @@
 //!
 //! | row | module | is |
 //! |---|---|---|
-//! | 0 | [`proto`] [`drain`] [`clock`] [`net`] [`call`] [`telemetry`] | generated messages; task tracking and graceful stop; the time; sockets and TLS; facts about one call; logs and metrics |
+//! | 0 | [`proto`] [`drain`] [`clock`] [`budget`] [`net`] [`call`] [`telemetry`] | generated messages; task tracking and graceful stop; the time; the bytes that may be held; sockets and TLS; facts about one call; logs and metrics |
 //! | 1 | [`digest`] | digests, instance names, scopes: nothing malformed gets in |
 //! | 2 | [`asset`] | URIs, qualifiers, integrity, keys, references; no I/O |
 //! | 3 | [`upstream`] [`embedded`] | the cache behind us: connections and typed clients; the in-process cache |
@@ -54,6 +54,7 @@
 
 pub mod proto;
 
+pub mod budget;
 pub mod call;
 pub mod clock;
 pub mod drain;

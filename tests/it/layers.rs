@@ -11,7 +11,15 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const ROWS: [&[&str]; 11] = [
-    &["proto", "drain", "clock", "net", "telemetry", "call"],
+    &[
+        "proto",
+        "drain",
+        "clock",
+        "budget",
+        "net",
+        "telemetry",
+        "call",
+    ],
     &["digest"],
     &["asset"],
     &["upstream", "embedded"],

@@ -1,0 +1,272 @@
+//! One budget of bytes for everything that was received and is not yet
+//! answered: how much of it each connection may hold, and who waits when there
+//! is no more.
+//!
+//! Three rules. A connection may hold a third of what it leaves to others:
+//! alone that is a quarter of the budget, and whoever comes next finds room
+//! however many came before. For its oldest incomplete [`Permit`] it may hold
+//! as much as it leaves. The oldest of the process is held to nothing: one can
+//! always go on, so that nobody waits for ever. The others wait, oldest first,
+//! and what they wait for is not read.
+//!
+//! Not for: what is charged and how much (`intake`, `resolver`); content on its
+//! way from an origin to the cache (`fetcher` has a budget for that).
+//! Called by: `server` makes the one there is and a share of it for each
+//! connection; whoever holds what a client sent.
+
+mod cgroup;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use ledger::{Ledger, Number};
+
+pub use cgroup::memory_limit;
+
+/// Most bytes of the budget unless told otherwise.
+const MOST: u64 = 256 << 20;
+
+/// Least bytes of a budget: one full message and some.
+pub const LEAST: u64 = 24 << 20;
+
+/// Small messages of a connection that are not charged to the process:
+/// counting them there would cost each call more than they do.
+const SMALL: u64 = 64 << 10;
+
+/// The budget of the process; clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Ledger>);
+
+/// What one connection, or one part of the process, has of the budget; clones
+/// are the same share.
+#[derive(Debug, Clone)]
+pub struct Share(Arc<Account>);
+
+#[derive(Debug)]
+struct Account {
+    ledger: Arc<Ledger>,
+    number: Number,
+    /// Bytes of small messages, charged to nobody.
+    small: AtomicU64,
+    /// Bodies that are not read for want of room.
+    stalled: AtomicUsize,
+}
+
+/// The budget where nothing is configured: 256 MiB, or an eighth of the memory
+/// that the control group may use, whichever is less.
+#[must_use]
+pub fn default_limit() -> u64 {
+    memory_limit().map_or(MOST, |limit| (limit / 8).clamp(LEAST, MOST))
+}
+
+impl Budget {
+    /// A budget of so many bytes; at least [`LEAST`].
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self(Arc::new(Ledger::new(limit.max(LEAST))))
+    }
+
+    /// A new connection's share.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share(Arc::new(Account {
+            number: self.0.number(),
+            ledger: Arc::clone(&self.0),
+            small: AtomicU64::new(0),
+            stalled: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.0.limit()
+    }
+
+    /// Bytes held now, those of small messages aside.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.used()
+    }
+
+    /// How many wait for room.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(default_limit())
+    }
+}
+
+impl Share {
+    /// A permit of no bytes yet. Its age counts from now, and until
+    /// [`Permit::complete`] it is one of those that may have to go on.
+    #[must_use]
+    pub fn claim(&self) -> Permit {
+        let number = self.0.ledger.number();
+        self.0.ledger.claim(self.0.number, number);
+        Permit {
+            share: self.clone(),
+            number,
+            bytes: 0,
+            complete: false,
+        }
+    }
+
+    /// A complete permit of so many bytes, once there is room.
+    pub async fn reserve(&self, bytes: u64) -> Permit {
+        let mut permit = self.claim();
+        permit.grow(bytes).await;
+        permit.complete();
+        permit
+    }
+
+    /// The same now, or not at all.
+    #[must_use]
+    pub fn try_reserve(&self, bytes: u64) -> Option<Permit> {
+        let mut permit = self.claim();
+        permit.try_grow(bytes).then(|| {
+            permit.complete();
+            permit
+        })
+    }
+
+    /// Room for a small message, of which each connection has a little of its
+    /// own: one atomic addition.
+    #[must_use]
+    pub fn small(&self, bytes: u64) -> Option<Small> {
+        let before = self.0.small.fetch_add(bytes, Relaxed);
+        let small = Small {
+            share: self.clone(),
+            bytes,
+        };
+        (before.saturating_add(bytes) <= SMALL).then_some(small)
+    }
+
+    /// Counts one more body that is not read for want of room, unless `most`
+    /// are already.
+    #[must_use]
+    pub fn stall(&self, most: usize) -> Option<Stall> {
+        let before = self.0.stalled.fetch_add(1, Relaxed);
+        let stall = Stall(self.clone());
+        (before < most).then_some(stall)
+    }
+
+    /// Bytes that permits of this share hold.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.ledger.used_by(self.0.number)
+    }
+}
+
+/// Bytes of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    share: Share,
+    number: Number,
+    bytes: u64,
+    complete: bool,
+}
+
+impl Permit {
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The share it is of.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Takes so many more once there is room. To be polled again with the same
+    /// number until it is ready.
+    pub fn poll_grow(&mut self, cx: &mut Context<'_>, bytes: u64) -> Poll<()> {
+        let ledger = &self.share.0.ledger;
+        let granted = ledger.poll(self.share.0.number, self.number, bytes, Some(cx.waker()));
+        if granted {
+            self.bytes += bytes;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Takes so many more once there is room.
+    pub async fn grow(&mut self, bytes: u64) {
+        poll_fn(|cx| self.poll_grow(cx, bytes)).await;
+    }
+
+    /// Takes so many more if there is room now.
+    #[must_use]
+    pub fn try_grow(&mut self, bytes: u64) -> bool {
+        let ledger = &self.share.0.ledger;
+        let granted = ledger.poll(self.share.0.number, self.number, bytes, None);
+        if granted {
+            self.bytes += bytes;
+        }
+        granted
+    }
+
+    /// Counts what is held already, room or not.
+    pub fn charge(&mut self, bytes: u64) {
+        self.share.0.ledger.charge(self.share.0.number, bytes);
+        self.bytes += bytes;
+    }
+
+    /// Gives back what is held beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.bytes -= excess;
+        self.share.0.ledger.release(self.share.0.number, excess);
+    }
+
+    /// It will not grow any more: another may be the oldest.
+    pub fn complete(&mut self) {
+        if !self.complete {
+            self.complete = true;
+            let ledger = &self.share.0.ledger;
+            ledger.complete(self.share.0.number, self.number);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.complete();
+        self.shrink_to(0);
+    }
+}
+
+/// Bytes of a small message, given back when dropped.
+#[derive(Debug)]
+pub struct Small {
+    share: Share,
+    bytes: u64,
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        self.share.0.small.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// One body that is not read, as counted.
+#[derive(Debug)]
+pub struct Stall(Share);
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.0.0.stalled.fetch_sub(1, Relaxed);
+    }
+}
