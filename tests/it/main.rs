@@ -44,6 +44,7 @@ mod proof;
 mod push;
 mod qualifiers;
 mod readme;
+mod received;
 mod redirects;
 mod references;
 mod scenarios_content;

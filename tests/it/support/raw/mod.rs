@@ -4,7 +4,7 @@
 mod client;
 mod server;
 
-pub use client::{RawCall, RawClient, receive};
+pub use client::{RawAnswer, RawCall, RawClient, receive};
 pub use server::RawUpstream;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
