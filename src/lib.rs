@@ -7,7 +7,7 @@
 //! | row | module | is |
 //! |---|---|---|
 //! | 0 | [`proto`] [`drain`] [`clock`] [`budget`] [`net`] [`call`] [`telemetry`] | generated messages; task tracking and graceful stop; the time; the bytes that may be held; sockets and TLS; facts about one call; logs and metrics |
-//! | 1 | [`digest`] | digests, instance names, scopes: nothing malformed gets in |
+//! | 1 | [`digest`] [`intake`] | digests, instance names, scopes: nothing malformed gets in; messages as they come, under the budget |
 //! | 2 | [`asset`] | URIs, qualifiers, integrity, keys, references; no I/O |
 //! | 3 | [`upstream`] [`embedded`] | the cache behind us: connections and typed clients; the in-process cache |
 //! | 4 | [`store`] [`fetcher`] | references as Action Cache entries; content from origins |
@@ -62,6 +62,7 @@ pub mod net;
 pub mod telemetry;
 
 pub mod digest;
+pub mod intake;
 
 pub mod asset;
 

@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use ledger::{Ledger, Number};
 
 pub use cgroup::memory_limit;
@@ -36,7 +38,7 @@ pub const LEAST: u64 = 24 << 20;
 
 /// Small messages of a connection that are not charged to the process:
 /// counting them there would cost each call more than they do.
-const SMALL: u64 = 64 << 10;
+const SMALL: u64 = 512 << 10;
 
 /// The budget of the process; clones share it.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ struct Account {
     small: AtomicU64,
     /// Bodies that are not read for want of room.
     stalled: AtomicUsize,
+    /// One at a time of what is not to be done for one connection at once.
+    alone: Arc<Semaphore>,
 }
 
 /// The budget where nothing is configured: 256 MiB, or an eighth of the memory
@@ -79,6 +83,7 @@ impl Budget {
             ledger: Arc::clone(&self.0),
             small: AtomicU64::new(0),
             stalled: AtomicUsize::new(0),
+            alone: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -159,6 +164,15 @@ impl Share {
         let before = self.0.stalled.fetch_add(1, Relaxed);
         let stall = Stall(self.clone());
         (before < most).then_some(stall)
+    }
+
+    /// Waits until nothing else of this share is done that takes a permit here.
+    pub async fn alone(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.0.alone).acquire_owned().await {
+            Ok(permit) => permit,
+            // Never closed.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Bytes that permits of this share hold.

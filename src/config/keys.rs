@@ -59,6 +59,9 @@ const ALL_PROCESSORS: &str = "<processors>";
 /// Stands for the user's cache directory.
 const CACHE_DIRECTORY: &str = "<cache>";
 
+/// Stands for what may be received at a time where nobody says.
+const RECEIVED_MEMORY: &str = "<received>";
+
 /// The table. Keys without a section come first, as TOML wants them.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
@@ -137,6 +140,7 @@ pub const KEYS: &[Key] = &[
     list("probe.instances", "--probe-instance", "\"\"", "instance names to probe at start; `\"\"` is the empty one"),
     one("probe.interval", "--probe-interval", "10m", "how often; 0s is only once"),
     list("probe.require", "--require", "", "refuse to start unless the probe shows it: writable, complete, overwrite, instances or payload"),
+    one("limits.received_memory", "", RECEIVED_MEMORY, "memory for what is received and not yet answered here; at least 24MiB"),
     one("drain.timeout", "--drain-timeout", "25s", "how long calls may go on after SIGTERM"),
     one("drain.delay", "--drain-delay", "0s", "how long after SIGTERM new connections are still taken"),
     one("log.format", "--log-format", "auto", "auto (text on a terminal, else JSON), text or json"),
@@ -183,6 +187,7 @@ pub(super) fn defaults(environment: &[(String, String)], layers: &mut Layers) {
                 Some(directory) => directory.display().to_string(),
                 None => continue,
             },
+            RECEIVED_MEMORY => format!("{}MiB", crate::budget::default_limit() >> 20),
             text => text.to_owned(),
         };
         let raw = if key.list {

@@ -7,7 +7,7 @@
 
 use super::layers::Reader;
 use super::settings::{
-    Compat, Config, Drain, Embedded, Errors, Fetch, Listen, ListenTls, Log, Probe, Push,
+    Compat, Config, Drain, Embedded, Errors, Fetch, Limits, Listen, ListenTls, Log, Probe, Push,
     References, Upstream,
 };
 use super::values as v;
@@ -58,6 +58,9 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
             instances: r.list("probe.instances", v::instance_name),
             interval: r.one("probe.interval", v::duration),
             require: r.list("probe.require", v::condition),
+        },
+        limits: Limits {
+            received_memory: r.one("limits.received_memory", v::received_memory),
         },
         drain: Drain {
             timeout: r.one("drain.timeout", v::duration),

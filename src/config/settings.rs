@@ -62,6 +62,8 @@ pub struct Config {
     pub compat: Compat,
     /// Finding out what the cache does with references.
     pub probe: Probe,
+    /// What may be held.
+    pub limits: Limits,
     /// The graceful stop.
     pub drain: Drain,
     /// Logs.
@@ -288,6 +290,13 @@ pub struct Probe {
     pub interval: Duration,
     /// What it has to show.
     pub require: Vec<Condition>,
+}
+
+/// What may be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of what was received and is not yet answered.
+    pub received_memory: u64,
 }
 
 /// The graceful stop.

@@ -138,6 +138,16 @@ pub(super) fn size_from_1_mib(text: &str) -> Result<u64, String> {
     }
 }
 
+pub(super) fn received_memory(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Ok(size) if size < crate::budget::LEAST => Err(format!(
+            "must be at least {}MiB: one full message and some",
+            crate::budget::LEAST >> 20
+        )),
+        other => other,
+    }
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("`{text}` is not a duration; write it as in `90s` or `10m`"))

@@ -32,7 +32,9 @@ pub use status::not_grpc;
 
 use tally::{Call, Tally};
 
+use crate::budget::Share;
 use crate::call::ConnectionId;
+use crate::intake::Intake;
 use crate::upstream::{Affinity, Pool, RequestBody, ResponseBody, TransportError};
 
 /// Where forwarded calls go.
@@ -41,7 +43,7 @@ pub enum Target {
     /// To upstream servers.
     Pool(Pool),
     /// To the embedded cache, in this process.
-    Routes(Routes),
+    Routes(Intake<Routes>),
 }
 
 /// Forwards the calls of one thread. Clones share everything.
@@ -60,12 +62,14 @@ pub struct Session {
     way: Way,
     routes: Vec<(Arc<str>, Way)>,
     tally: Arc<Tally>,
+    /// What the connection may hold of calls that are answered here.
+    share: Option<Share>,
 }
 
 #[derive(Debug, Clone)]
 enum Way {
     Pool(Pool, Affinity),
-    Routes(Routes),
+    Routes(Intake<Routes>),
 }
 
 /// What a forwarded call comes to: an answer, or a reset to pass on.
@@ -84,10 +88,6 @@ impl Forward {
     /// own: clones count on the same cache lines.
     #[must_use]
     pub fn new(target: Target, observer: Arc<Observer>) -> Self {
-        let target = match target {
-            Target::Routes(routes) => Target::Routes(routes.prepare()),
-            pool => pool,
-        };
         Self {
             target,
             routes: Vec::new(),
@@ -116,6 +116,7 @@ impl Forward {
                 .map(|(prefix, target)| (Arc::clone(prefix), Way::to(target)))
                 .collect(),
             tally: Arc::clone(&self.tally),
+            share: None,
         }
     }
 }
@@ -130,6 +131,13 @@ impl Way {
 }
 
 impl Session {
+    /// The same, charging this share.
+    #[must_use]
+    pub fn charging(mut self, share: Share) -> Self {
+        self.share = Some(share);
+        self
+    }
+
     fn way(&self, path: &str) -> &Way {
         let routed = self
             .routes
@@ -163,6 +171,9 @@ impl Session {
             Way::Routes(routes) => {
                 let mut request = request;
                 request.extensions_mut().insert(self.connection);
+                if let Some(share) = &self.share {
+                    request.extensions_mut().insert(share.clone());
+                }
                 Forwarding::Routes(Box::pin(embedded(routes.clone(), request, call)))
             }
         }
@@ -222,7 +233,7 @@ fn finish(result: Result<Response<ResponseBody>, TransportError>, mut call: Call
 }
 
 async fn embedded(
-    mut routes: Routes,
+    mut routes: Intake<Routes>,
     request: Request<RequestBody>,
     mut call: Call,
 ) -> Response<Body> {

@@ -17,19 +17,23 @@ use super::backend::{Backend, Near};
 use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
 use crate::asset::KeyHeaders;
+use crate::budget::Budget;
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher, OriginFiles, Progress};
 use crate::forward::{Forward, Observer};
+use crate::intake::{Elsewhere, IntakeLayer};
 use crate::resolver::{self, Permissions, ReadBackLimits, Resolver, SubsetRules};
 use crate::store::{
     ActionCacheStore, MacKeys, OwnContext, ProbeTarget, Prober, ProberSettings, Probes,
     ReferenceSettings, Told,
 };
-use crate::upstream::{Cache, Identity};
+use crate::upstream::{Cache, Identity, Upstream};
 
 /// What looks references up and fetches.
 pub(super) type OurResolver = Resolver<ActionCacheStore, HttpFetcher, Cache>;
+
+type OurServices = api::Services<ActionCacheStore, HttpFetcher, Cache>;
 
 /// What all listener threads share.
 pub(super) struct Assembly {
@@ -46,6 +50,9 @@ pub(super) struct Assembly {
     probes: Probes,
     prober: Option<Prober>,
     progress: Progress,
+    budget: Budget,
+    /// The services for large messages, on the asset runtime.
+    far: Option<(OurServices, Elsewhere)>,
     /// Starts when health goes off, before the drain does.
     stopping: Drain,
 }
@@ -61,7 +68,9 @@ impl Assembly {
         told: Told,
     ) -> anyhow::Result<Self> {
         let Near {
-            cache: far, own, ..
+            cache: far,
+            own,
+            target,
         } = backend.near();
         if let Some(pool) = own {
             pool.keep_one();
@@ -85,7 +94,8 @@ impl Assembly {
         let fetcher = fetcher(config, &far)?;
         let (progress, origin_files) = (fetcher.progress(), fetcher.files());
         let resolver = resolver(config, store, fetcher, far, drain);
-        Ok(Self {
+        let elsewhere = backend.elsewhere();
+        let mut assembly = Self {
             identity,
             backend,
             resolver,
@@ -97,8 +107,22 @@ impl Assembly {
             probes,
             prober,
             progress,
+            budget: Budget::new(config.limits.received_memory),
+            far: None,
             stopping,
-        })
+        };
+        assembly.far = elsewhere.map(|elsewhere| {
+            let forward = Forward::new(target, Arc::clone(&assembly.observer));
+            let others = forward.into_fallback().into_upstream();
+            let services = assembly.services(assembly.resolver.clone(), others);
+            (services.map_others(|others| others), elsewhere)
+        });
+        Ok(assembly)
+    }
+
+    /// What may be held of what is received.
+    pub(super) fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// What is known of the cache, and what finds out; `None` is nothing.
@@ -137,20 +161,29 @@ impl Assembly {
             forward = forward.with_route(service, target);
         }
         let fallback = forward.clone().into_fallback();
-        let services = api::services(
-            self.reflection.clone(),
-            resolver,
-            self.identity.clone(),
-            self.errors.clone(),
-            self.stopping.clone(),
-            fallback.clone().into_upstream(),
-        );
+        let services = self.services(resolver, fallback.clone().into_upstream());
+        let intake = match &self.far {
+            Some((far, elsewhere)) => IntakeLayer::new(far.clone(), elsewhere.clone()),
+            None => IntakeLayer::here(),
+        };
         let services = services.map_others(|mut routes| {
             let router = routes.axum_router_mut();
             *router = std::mem::take(router).fallback_service(fallback);
             routes
         });
-        Dispatch::new(forward, stack::stack(services))
+        Dispatch::new(forward, stack::stack(services, intake)).with_budget(self.budget())
+    }
+
+    /// Every native service over a resolver.
+    fn services(&self, resolver: OurResolver, upstream: Upstream) -> OurServices {
+        api::services(
+            self.reflection.clone(),
+            resolver,
+            self.identity.clone(),
+            self.errors.clone(),
+            self.stopping.clone(),
+            upstream,
+        )
     }
 }
 

@@ -7,12 +7,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tonic::body::Body;
-use tower::ServiceExt;
+use tonic::service::Routes;
+use tower::{Layer as _, ServiceExt};
 
 use crate::config::{Config, ReferencesUpstream};
 use crate::embedded::Embedded;
 use crate::forward::Target;
+use crate::intake::{Elsewhere, Intake, IntakeLayer};
 use crate::net::tls::{ClientFiles, ClientTls};
 use crate::upstream::{self, Board, Endpoint, Pool, PoolSettings, ServiceCredential, Upstream};
 
@@ -34,6 +37,8 @@ pub(super) struct Backend {
     references: Option<Cache>,
     routes: Vec<(String, PoolSettings)>,
     credential: Option<Arc<ServiceCredential>>,
+    /// Where large messages to the embedded cache, or to us, are decoded.
+    elsewhere: Option<Elsewhere>,
 }
 
 #[derive(Clone)]
@@ -85,17 +90,24 @@ impl Backend {
             references,
             routes,
             credential,
+            elsewhere: Handle::try_current().ok().map(Elsewhere::new),
         })
     }
 
     /// For use on the current runtime.
     pub(super) fn near(&self) -> Near {
-        self.cache.near()
+        self.cache.near(self.elsewhere.as_ref())
+    }
+
+    /// Where large messages are decoded: the runtime it was opened on.
+    pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
+        self.elsewhere.clone()
     }
 
     /// Where references are if not in the cache, likewise.
     pub(super) fn references(&self) -> Option<Near> {
-        self.references.as_ref().map(Cache::near)
+        let references = self.references.as_ref();
+        references.map(|cache| cache.near(self.elsewhere.as_ref()))
     }
     /// Services that do not go to the cache, for use on the current runtime.
     pub(super) fn routes(&self) -> impl Iterator<Item = (&str, Target)> {
@@ -137,7 +149,7 @@ impl Backend {
 }
 
 impl Cache {
-    fn near(&self) -> Near {
+    fn near(&self, elsewhere: Option<&Elsewhere>) -> Near {
         match self {
             Cache::Remote(settings, zstd) => {
                 let own = Pool::new(for_own_calls(settings));
@@ -164,11 +176,20 @@ impl Cache {
                 Near {
                     cache,
                     own: None,
-                    target: Target::Routes(routes),
+                    target: Target::Routes(taken_in(routes, elsewhere)),
                 }
             }
         }
     }
+}
+
+/// These routes behind the intake.
+fn taken_in(routes: Routes, elsewhere: Option<&Elsewhere>) -> Intake<Routes> {
+    let layer = match elsewhere {
+        Some(elsewhere) => IntakeLayer::new(routes.clone(), elsewhere.clone()),
+        None => IntakeLayer::here(),
+    };
+    layer.layer(routes)
 }
 
 fn embedded(config: &Config) -> anyhow::Result<Embedded> {

@@ -18,6 +18,7 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use super::PeerInfo;
+use crate::budget::{Budget, Share};
 use crate::forward::{Answer, Body, Forward, Session, is_grpc, not_grpc};
 
 /// Our own services, with the layers around them.
@@ -40,6 +41,7 @@ const OURS: [&str; 5] = [
 pub struct Dispatch {
     forward: Forward,
     native: Option<Native>,
+    budget: Budget,
 }
 
 /// The same for one connection.
@@ -48,6 +50,7 @@ pub(super) struct Desk {
     session: Session,
     native: Option<Native>,
     peer: Arc<PeerInfo>,
+    share: Share,
 }
 
 impl Dispatch {
@@ -57,6 +60,7 @@ impl Dispatch {
         Self {
             forward,
             native: Some(native),
+            budget: Budget::default(),
         }
     }
 
@@ -66,14 +70,24 @@ impl Dispatch {
         Self {
             forward,
             native: None,
+            budget: Budget::default(),
         }
     }
 
+    /// The same, with connections that share this budget.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     pub(super) fn desk(&self, peer: PeerInfo) -> Desk {
+        let share = self.budget.share();
         Desk {
-            session: self.forward.session(),
+            session: self.forward.session().charging(share.clone()),
             native: self.native.clone(),
             peer: Arc::new(peer),
+            share,
         }
     }
 }
@@ -106,6 +120,7 @@ impl Desk {
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let extensions = request.extensions_mut();
         extensions.insert(Arc::clone(&self.peer));
+        extensions.insert(self.share.clone());
         // For what the router does not know.
         extensions.insert(self.session.clone());
         let answer = native.call(request.map(tonic::body::Body::new));

@@ -16,6 +16,7 @@ use super::assembly::Assembly;
 use super::backend::Backend;
 use super::{Listener, ListenerSettings, Serving, descriptors, readiness};
 use crate::admin;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::fetcher::Progress;
@@ -94,6 +95,7 @@ async fn serve(
     let (probes, prober) = assembly.prober();
     watch_files(&assembly, &mut process);
     let progress = assembly.progress();
+    let budget = assembly.budget();
     let required = !config.probe.require.is_empty();
     if let Some(prober) = prober.as_ref().filter(|_| required) {
         tokio::select! {
@@ -105,6 +107,7 @@ async fn serve(
     let shown = metrics.clone();
     let render = move || {
         observer.fold();
+        show(&budget);
         shown.render()
     };
     let admin = match &config.admin {
@@ -186,6 +189,12 @@ fn listen(
         .serve(config.threads, make, process.drain.clone())
         .context("listener threads")?;
     Ok((serving, address))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric")]
+fn show(budget: &Budget) {
+    metrics::gauge!("assetgate_received_bytes").set(budget.used() as f64);
+    metrics::gauge!("assetgate_received_waiting").set(budget.waiting() as f64);
 }
 
 /// What the admin pages show beside readiness and metrics.

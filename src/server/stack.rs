@@ -6,10 +6,11 @@
 use tower::ServiceBuilder;
 
 use super::Native;
+use crate::intake::IntakeLayer;
 use crate::middleware::{self, CallLayer, CatchPanicLayer, DeadlineLayer, ObserveLayer};
 
 /// Our own services as they are called.
-pub(super) fn stack(services: impl middleware::Native + Sync) -> Native {
+pub(super) fn stack<S: middleware::Native + Sync>(services: S, intake: IntakeLayer<S>) -> Native {
     let service = ServiceBuilder::new()
         // Outermost: everything below names the call by its id.
         .layer(CallLayer)
@@ -17,8 +18,10 @@ pub(super) fn stack(services: impl middleware::Native + Sync) -> Native {
         .layer(ObserveLayer)
         // Around the deadline, which would otherwise be skipped by unwinding.
         .layer(CatchPanicLayer)
-        // Innermost: what is timed is the service's own work.
+        // What is timed is the service's own work, and receiving its message.
         .layer(DeadlineLayer)
+        // Innermost: gives the services whole messages.
+        .layer(intake)
         .service(services);
     Native::new(service)
 }

@@ -20,7 +20,7 @@ const ROWS: [&[&str]; 11] = [
         "telemetry",
         "call",
     ],
-    &["digest"],
+    &["digest", "intake"],
     &["asset"],
     &["upstream", "embedded"],
     &["store", "fetcher"],

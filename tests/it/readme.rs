@@ -121,6 +121,7 @@ fn every_setting_stands_in_the_readme_with_its_flag_and_default() {
     for key in KEYS {
         let default = match key.default {
             "<processors>" => "all processors",
+            "<received>" => "256MiB, or an eighth of the control group's",
             "<temporary>" => "the system's",
             "<cache>" => "your cache directory + /assetgate",
             text => text,

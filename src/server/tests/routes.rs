@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::service_fn;
 use tower::util::BoxCloneSyncService;
+use tower::{Layer as _, service_fn};
 
 use super::support::*;
 use crate::forward::{Forward, Observer, Target};
+use crate::intake::{Intake, IntakeLayer};
 use crate::server::{Dispatch, Native, PeerInfo};
 use crate::upstream::{Pool, PoolSettings};
 
@@ -58,8 +59,12 @@ fn dispatch(pool: &PoolSettings, short_cut: bool) -> Dispatch {
             }
         },
     ));
-    let forward = Forward::new(Target::Routes(all), Arc::new(Observer::default()));
+    let forward = Forward::new(Target::Routes(taken_in(all)), Arc::new(Observer::default()));
     Dispatch::forward_only(forward)
+}
+
+fn taken_in(routes: Routes) -> Intake<Routes> {
+    IntakeLayer::here().layer(routes)
 }
 
 #[tokio::test]
@@ -101,7 +106,7 @@ async fn the_embedded_cache_takes_the_upstreams_place() {
     let mut routes = Routes::default();
     *routes.axum_router_mut() = axum::Router::new().fallback_service(cache);
     let proxy = Proxy::serve(listener_settings(), move || {
-        let target = Target::Routes(routes.clone());
+        let target = Target::Routes(taken_in(routes.clone()));
         Dispatch::forward_only(Forward::new(target, Arc::new(Observer::default())))
     });
     let client = Client::connect(proxy.address).await;
