@@ -175,6 +175,12 @@ impl Share {
         }
     }
 
+    /// The bytes of the whole budget.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.0.ledger.limit()
+    }
+
     /// Bytes that permits of this share hold.
     #[must_use]
     pub fn used(&self) -> u64 {

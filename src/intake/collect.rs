@@ -17,8 +17,9 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::prefix::LENGTH;
-use super::{Prefix, SMALL, SMALL_FACTOR, STEP};
+use super::{MEDIUM, MOST_DECODED, Prefix, SMALL, SMALL_FACTOR, STEP};
 use crate::budget::{Share, Small};
+use crate::proto::estimate::{Limits, Shape};
 
 /// What came of a body so far.
 #[derive(Debug, Default)]
@@ -65,14 +66,29 @@ impl Begun {
         length.is_some() && Prefix::of(first) == length
     }
 
-    /// The whole message with its prefix, if it is small, and room for it.
-    pub(super) fn small(&mut self, share: &Share) -> Option<(Bytes, Small)> {
-        let length = self.first.as_ref()?.len();
+    /// Whether more of it would have to find room: a small message may wait
+    /// for the end of its body, and one that did not begin takes none.
+    pub(super) fn is_settled(&self) -> bool {
+        let length = self.first.as_ref().map(Bytes::len);
+        self.next.is_some() || length.is_some_and(|n| n > SMALL || !self.is_whole())
+    }
+
+    /// The whole message with its prefix, if the connection's own room for
+    /// small ones has place for it. Without its shape only for the smallest.
+    pub(super) fn small(&mut self, share: &Share, shape: Option<Shape>) -> Option<(Bytes, Small)> {
+        let first = self.first.as_ref()?;
         let ended = matches!(self.next, Some(Next::End(Ok(()))));
-        if length > SMALL || !ended || !self.is_whole() {
+        if first.len() > MEDIUM || !ended || !self.is_whole() {
             return None;
         }
-        let held = share.small(length as u64 * SMALL_FACTOR)?;
+        let length = first.len() as u64;
+        let takes = if first.len() <= SMALL {
+            length * SMALL_FACTOR
+        } else {
+            let limits = Limits::bytes(MOST_DECODED);
+            length + shape?.estimate(&first[LENGTH..], limits).ok()?.bytes
+        };
+        let held = share.small(takes)?;
         Some((self.first.take()?, held))
     }
 

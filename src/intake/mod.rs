@@ -65,6 +65,12 @@ const MOST_STALLED: usize = 16;
 const SMALL: usize = 1 << 10;
 const SMALL_FACTOR: u64 = 16;
 
+/// Largest message that a connection's own room is for.
+const MEDIUM: usize = 64 << 10;
+
+/// Most memory a message may take decoded.
+const MOST_DECODED: u64 = 96 << 20;
+
 /// Messages above this are decoded elsewhere.
 const LARGE: u64 = 256 << 10;
 
@@ -210,7 +216,7 @@ impl<S: Calls> Intake<S> {
     fn first(mut self, mut request: Request<Body>, share: Share, cx: &mut Context<'_>) -> Phase<S> {
         let mut begun = Begun::default();
         begun.poll(request.body_mut(), cx);
-        if let Some((message, held)) = begun.small(&share) {
+        if let Some((message, held)) = begun.small(&share, None) {
             let request = request.map(|_| whole(message));
             return Phase::Answering {
                 answer: self.near.call(request),

@@ -5,6 +5,7 @@
 //! Called by: the parent module.
 
 use std::convert::Infallible;
+use std::task::Poll;
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
@@ -15,12 +16,9 @@ use tonic::body::Body;
 use super::collect::{Begun, Pieces, Resumed};
 use super::prefix::LENGTH;
 use super::{Calls, Intake, LARGE, MOST_STALLED, PATIENCE, PROGRESS, Prefix, STEP, refusal};
-use super::{SMALL, SMALL_FACTOR};
+use super::{MOST_DECODED, SMALL, SMALL_FACTOR};
 use crate::budget::{Permit, Share};
 use crate::proto::estimate::{Excess, Limits, Shape};
-
-/// Most memory a message may take decoded.
-const MOST_DECODED: u64 = 96 << 20;
 
 /// Reads the rest of a message and has it answered.
 pub(super) async fn answer<S: Calls>(
@@ -34,7 +32,15 @@ pub(super) async fn answer<S: Calls>(
         let request = request.map(|rest| Resumed::body(begun, rest));
         return intake.near.call(request).await;
     };
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
+    let mut begun = begun;
+    if let Err(status) = begin(&mut begun, &mut body).await {
+        return Ok(status.into_http());
+    }
+    if let Some((message, _held)) = begun.small(&share, Some(shape)) {
+        let request = Request::from_parts(parts, super::whole(message));
+        return intake.near.call(request).await;
+    }
     let mut reading = Reading::new(body, share);
     let message = match reading.whole(begun).await {
         Ok(Whole::Message(message, trailers)) => (message, trailers),
@@ -59,6 +65,20 @@ pub(super) async fn answer<S: Calls>(
         }
         _ => here(intake.near, request, whole).await,
     }
+}
+
+/// Waits for the first frame, and for the end if that is all there is.
+async fn begin(begun: &mut Begun, body: &mut Body) -> Result<(), Status> {
+    let settled = std::future::poll_fn(|cx| {
+        begun.poll(body, cx);
+        if begun.is_settled() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    let came = tokio::time::timeout(PATIENCE, settled).await;
+    came.map_err(|_| refusal::stalled(0, PATIENCE))
 }
 
 /// A message that has been received.
@@ -137,8 +157,8 @@ async fn large<S: Calls>(
         futures_util::poll!(answer.as_mut())
     };
     match first {
-        std::task::Poll::Ready(answer) => answer,
-        std::task::Poll::Pending => answer.await,
+        Poll::Ready(answer) => answer,
+        Poll::Pending => answer.await,
     }
 }
 

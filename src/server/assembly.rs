@@ -17,7 +17,7 @@ use super::backend::{Backend, Near};
 use super::{Dispatch, stack};
 use crate::api::{self, ErrorMode, ErrorSettings};
 use crate::asset::KeyHeaders;
-use crate::budget::Budget;
+use crate::budget::{Budget, Share};
 use crate::config::{Config, ErrorChannel};
 use crate::drain::Drain;
 use crate::fetcher::{self, HttpFetcher, OriginFiles, Progress};
@@ -51,6 +51,8 @@ pub(super) struct Assembly {
     prober: Option<Prober>,
     progress: Progress,
     budget: Budget,
+    /// The part of all trees that are being looked at.
+    trees: Share,
     /// The services for large messages, on the asset runtime.
     far: Option<(OurServices, Elsewhere)>,
     /// Starts when health goes off, before the drain does.
@@ -72,6 +74,9 @@ impl Assembly {
             own,
             target,
         } = backend.near();
+        let budget = Budget::new(config.limits.received_memory);
+        let trees = budget.share();
+        let far = far.charging(trees.clone());
         if let Some(pool) = own {
             pool.keep_one();
         }
@@ -107,7 +112,8 @@ impl Assembly {
             probes,
             prober,
             progress,
-            budget: Budget::new(config.limits.received_memory),
+            budget,
+            trees,
             far: None,
             stopping,
         };
@@ -152,6 +158,7 @@ impl Assembly {
             target,
             ..
         } = self.backend.near();
+        let near = near.charging(self.trees.clone());
         let (references, probes) = (self.references.clone(), self.probes.clone());
         let store = ActionCacheStore::new(near.clone(), references, probes);
         let store = with_references(store, self.backend.references());

@@ -6,6 +6,7 @@
 //! Called by: `action_cache.rs`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -13,6 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::encoding::{Blob, Outputs};
 use super::{Error, tree};
 use crate::asset::{AssetKind, AssetReference};
+use crate::budget::Permit;
 use crate::digest::{Digest, Scope};
 use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
 
@@ -33,6 +35,8 @@ const MAX_DETACHED: usize = 5_000;
 pub(super) struct Content {
     pub(super) outputs: Outputs,
     pub(super) blobs: Vec<Blob>,
+    /// What it holds of the budget.
+    pub(super) held: Vec<Arc<Permit>>,
 }
 
 /// Looks at everything a reference names.
@@ -81,7 +85,12 @@ pub(super) async fn gather(
         return Ok(detached_content(hinted));
     }
     pins.append(&mut hinted);
-    asset.content(scope, &pins)
+    let mut content = asset.content(scope, &pins)?;
+    content.held = hints.held;
+    if let Asset::Directory { held, .. } = asset {
+        content.held.extend(held);
+    }
+    Ok(content)
 }
 
 /// What a detached entry keeps stands in its payload, which is small.
@@ -91,7 +100,7 @@ fn detached_content(hinted: BTreeSet<Digest>) -> Content {
             detached: Some(hinted.into_iter().collect()),
             ..Outputs::default()
         },
-        blobs: Vec::new(),
+        ..Content::default()
     }
 }
 
@@ -101,6 +110,7 @@ enum Asset {
     Directory {
         nodes: Vec<TreeNode>,
         tree: Option<Bytes>,
+        held: Option<Arc<Permit>>,
     },
 }
 
@@ -123,7 +133,7 @@ impl Asset {
 
     /// What has to be pinned for the asset's sake.
     fn pins(&self) -> BTreeSet<Digest> {
-        let Asset::Directory { nodes, tree } = self else {
+        let Asset::Directory { nodes, tree, .. } = self else {
             return BTreeSet::new();
         };
         let files = nodes
@@ -194,6 +204,7 @@ fn excess(hints: &mut BTreeSet<Digest>, room: usize) -> usize {
 struct Hints {
     digests: BTreeSet<Digest>,
     dropped: usize,
+    held: Vec<Arc<Permit>>,
 }
 
 struct Gather<'a> {
@@ -213,8 +224,8 @@ impl Gather<'_> {
         match walk.await {
             Ok(closure) if closure.missing.is_empty() => {
                 let tree = tree::encode(&closure.nodes);
-                let nodes = closure.nodes;
-                Ok(Asset::Directory { nodes, tree })
+                let (nodes, held) = (closure.nodes, closure.held);
+                Ok(Asset::Directory { nodes, tree, held })
             }
             Ok(closure) => Err(Error::Missing(closure.missing)),
             Err(WalkError::Upstream(error)) => Err(error.into()),
@@ -240,6 +251,7 @@ impl Gather<'_> {
             left -= 1;
             named += found.digests.len();
             hints.digests.extend(found.digests);
+            hints.held.extend(found.held);
             hints.dropped += found.dropped;
         }
         hints.dropped += left;
@@ -260,6 +272,7 @@ impl Gather<'_> {
                 Ok(Hints {
                     digests: named.collect(),
                     dropped: closure.missing.len(),
+                    held: closure.held.into_iter().collect(),
                 })
             }
             Err(WalkError::Upstream(error @ upstream::Error::Corrupt(_))) => {
@@ -305,7 +318,11 @@ mod tests {
             files: vec![sha256(&[1])],
         };
         let nodes = vec![node(b"a"), node(b"b"), node(b"c")];
-        let large = Asset::Directory { nodes, tree: None };
+        let large = Asset::Directory {
+            nodes,
+            tree: None,
+            held: None,
+        };
         let mut kept = hints.clone();
         let error = hints_over(size(3), &scope(), (&large, &large.pins()), &mut kept);
         assert!(matches!(error, Err(Error::TooLarge(_))));

@@ -15,7 +15,7 @@ use super::encoding::Outputs;
 use super::{Error, Modes, tree};
 use crate::asset::{AssetKind, AssetReference};
 use crate::digest::{Digest, Scope};
-use crate::upstream::{self, Cache, CallContext, TreeNode, WalkError};
+use crate::upstream::{self, Cache, CallContext, Closure, TreeNode, WalkError};
 
 /// Trees of look-ups under way are in memory, together at most this much.
 const BUDGET: usize = 128 << 20;
@@ -176,9 +176,9 @@ impl Check<'_> {
                 }
             }
             (AssetKind::Directory, None) => match self.walk(&reference.digest).await? {
-                Some(nodes) => wanted
+                Some(closure) => wanted
                     .digests
-                    .extend(nodes.into_iter().flat_map(|n| n.files)),
+                    .extend(closure.nodes.into_iter().flat_map(|n| n.files)),
                 None => return Ok(Presence::Incomplete),
             },
         }
@@ -187,9 +187,9 @@ impl Check<'_> {
     }
 
     /// The directories of an asset too large to have a Tree, if all are there.
-    async fn walk(&self, root: &Digest) -> Result<Option<Vec<TreeNode>>, Error> {
+    async fn walk(&self, root: &Digest) -> Result<Option<Closure>, Error> {
         match self.cache.directories(self.context, self.scope, root).await {
-            Ok(closure) if closure.missing.is_empty() => Ok(Some(closure.nodes)),
+            Ok(closure) if closure.missing.is_empty() => Ok(Some(closure)),
             Ok(_) | Err(WalkError::NotADirectory(..) | WalkError::TooLarge(_)) => Ok(None),
             Err(WalkError::Upstream(error)) => Err(error.into()),
         }

@@ -78,7 +78,7 @@ async fn gather(
         };
         return Ok(Content {
             outputs,
-            blobs: Vec::new(),
+            ..Content::default()
         });
     }
     content::gather(&store.content, context, scope, reference, detached).await

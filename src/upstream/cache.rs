@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::{Upstream, channel::Channel, compress::Compression, limits::Known};
+use crate::budget::Share;
 use crate::digest::{Digest, Scope};
 use crate::proto::rev2;
 
@@ -23,6 +24,8 @@ pub struct Cache {
     pub(super) known: Arc<Known>,
     pub(super) at_hand: Option<Arc<AtHand>>,
     pub(super) compression: Arc<Compression>,
+    /// What trees that are being looked at may hold.
+    pub(super) trees: Option<Share>,
 }
 
 impl Cache {
@@ -34,7 +37,15 @@ impl Cache {
             known: Arc::default(),
             at_hand: None,
             compression: Arc::new(Compression::new(true)),
+            trees: None,
         }
+    }
+
+    /// The same, with trees that are charged to this share.
+    #[must_use]
+    pub fn charging(mut self, trees: Share) -> Self {
+        self.trees = Some(trees);
+        self
     }
 
     /// The same, to which nothing is sent compressed although it announces

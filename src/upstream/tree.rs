@@ -8,10 +8,12 @@
 //! Called by: `store`.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{Cache, CallContext, Error};
+use crate::budget::{Permit, Share};
 use crate::digest::{Digest, DigestFunction, Scope};
 use crate::proto::estimate::{Field, Kind, Label, MessageShape, Shape, Shaped};
 use crate::proto::{self, rev2};
@@ -25,6 +27,10 @@ pub const MAX_DIRECTORIES: usize = 200_000;
 const MAX_DECODED: u64 = 128 << 20;
 /// Most bytes of all `Directory` messages of a tree.
 const MAX_BYTES: u64 = 48 << 20;
+/// Bytes of memory that each of them takes while the tree is looked at: what it
+/// names stands in it, in lists and in sets. Of the budget a tree takes at most
+/// half, so that messages are received beside it.
+const HELD: u64 = 6;
 
 /// One `Directory`, reduced to what it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,12 +175,14 @@ fn check_names(message: &Slim) -> Result<(), String> {
 }
 
 /// All directories at and below a root.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Closure {
     /// Each distinct directory once, the root first, by level.
     pub nodes: Vec<TreeNode>,
     /// Directories that are not in the CAS.
     pub missing: Vec<Digest>,
+    /// What it holds of the budget: to be kept as long as the nodes are.
+    pub held: Option<Arc<Permit>>,
 }
 
 /// Why a tree cannot be walked.
@@ -203,13 +211,22 @@ impl Cache {
         let mut seen = HashSet::from([root.clone()]);
         let mut bytes = 0u64;
         let mut level = vec![root.clone()];
+        let mut permit = self.trees.as_ref().map(Share::claim);
         for _ in 0..MAX_DEPTH {
             if level.is_empty() {
+                closure.held = permit.map(|mut permit| {
+                    permit.complete();
+                    Arc::new(permit)
+                });
                 return Ok(closure);
             }
             bytes = level.iter().fold(bytes, |n, d| n.saturating_add(d.size()));
             if bytes > MAX_BYTES {
                 return Err(WalkError::TooLarge(format!("{MAX_BYTES} bytes")));
+            }
+            if let Some(permit) = &mut permit {
+                let takes = (bytes * HELD).min(permit.share().limit() / 2);
+                permit.grow(takes.saturating_sub(permit.bytes())).await;
             }
             let mut blobs = self.read_blobs(context, scope, &level).await?;
             let mut next = Vec::new();

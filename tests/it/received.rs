@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::raw::{RawAnswer, receive};
 use crate::support::{
-    Client, Proxy, RawCall, RawClient, Running, bounded, digest_of, fetch_blob, push_blob,
+    Client, Dir, Proxy, RawCall, RawClient, Running, bounded, digest_of, fetch_blob, push_blob,
+    push_directory,
 };
 
 const MIB: u64 = 1 << 20;
@@ -290,4 +291,39 @@ async fn p9_messages_of_many_parts_cost_little_and_hold_up_nobody() {
     println!("{grown} MiB, slowest {slowest:?}");
     assert!(grown < 320, "{grown} MiB over idle");
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_trees_of_pushed_directories_are_looked_at_a_few_at_a_time() {
+    let (proxy, client) = with_a_hit().await;
+    let mut root = Dir::new();
+    for directory in 0..20 {
+        // Names as long as to make a megabyte of few nodes.
+        let files = (0..3_000).fold(Dir::new(), |dir, file| {
+            let name = format!("{directory}-{file}-{:0>220}", file);
+            dir.file(&name, b"content")
+        });
+        put(&client, &files.blob()).await;
+        root = root.dir(&format!("d{directory}"), &Dir::reference(&files));
+    }
+    put(&client, &root.blob()).await;
+    let idle = proxy.resident();
+    let pushes = async {
+        let mut pushes = JoinSet::new();
+        for push in 0..8 {
+            let (client, digest) = (client.clone(), root.digest());
+            let uri = format!("urn:t:tree:{push}");
+            pushes.spawn(async move {
+                let push = push_directory(&[&uri], digest);
+                client.push_directory(push).await
+            });
+        }
+        while let Some(pushed) = pushes.join_next().await {
+            pushed.unwrap().unwrap();
+        }
+    };
+    let (most, ()) = peak(&proxy, pushes).await;
+    let grown = (most - idle) / MIB;
+    println!("{grown} MiB");
+    assert!(grown < 200, "{grown} MiB over idle");
 }
