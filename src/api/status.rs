@@ -121,6 +121,7 @@ impl Verdict {
     }
 
     /// For people, without the code.
+    #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
     }

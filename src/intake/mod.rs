@@ -166,6 +166,10 @@ pub struct Taking<S: Calls> {
     phase: Phase<S>,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box for each call costs more than its room does"
+)]
 #[pin_project::pin_project(project = PhaseProj)]
 enum Phase<S: Calls> {
     /// Nothing was read yet.

@@ -94,8 +94,7 @@ async fn serve(
     )?;
     let (probes, prober) = assembly.prober();
     watch_files(&assembly, &mut process);
-    let progress = assembly.progress();
-    let budget = assembly.budget();
+    let (progress, budget) = (assembly.progress(), assembly.budget());
     let required = !config.probe.require.is_empty();
     if let Some(prober) = prober.as_ref().filter(|_| required) {
         tokio::select! {
