@@ -103,12 +103,7 @@ async fn serve(
         }
     }
     let (serving, grpc) = listen(&config, &backend, assembly, &mut process)?;
-    let shown = metrics.clone();
-    let render = move || {
-        observer.fold();
-        show(&budget);
-        shown.render()
-    };
+    let render = rendering(metrics.clone(), observer, budget);
     let admin = match &config.admin {
         Some(address) => {
             let pages = Pages {
@@ -188,6 +183,19 @@ fn listen(
         .serve(config.threads, make, process.drain.clone())
         .context("listener threads")?;
     Ok((serving, address))
+}
+
+/// The metrics page, with what is counted elsewhere.
+fn rendering(
+    metrics: Metrics,
+    observer: Arc<Observer>,
+    budget: Budget,
+) -> impl Fn() -> String + Send + Sync + 'static {
+    move || {
+        observer.fold();
+        show(&budget);
+        metrics.render()
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric")]

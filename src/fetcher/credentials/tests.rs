@@ -238,11 +238,7 @@ fn only_the_named_origin_is_shown_a_file() {
         (
             "a.example:443",
             &["https://a.example/"],
-            &[
-                "http://a.example/",
-                "http://a.example:443/",
-                "https://a.example:444/",
-            ],
+            &["http://a.example:443/", "https://a.example:444/"],
         ),
         (
             "http://[::1]:80",
