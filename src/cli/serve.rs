@@ -109,9 +109,12 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        crate::config::load(&crate::config::Sources::default())
-            .unwrap()
-            .config
+        crate::config::load(&crate::config::Sources {
+            environment: vec![("HOME".to_owned(), "/home/u".to_owned())],
+            ..crate::config::Sources::default()
+        })
+        .unwrap()
+        .config
     }
 
     #[test]

@@ -63,9 +63,10 @@ fn value(raw: &Raw, list: bool) -> String {
     }
 }
 
-/// Numbers and truth values stand bare.
+/// Numbers and truth values stand bare; a mode such as 0600 is no number in TOML.
 fn scalar(text: &str) -> String {
-    let bare = matches!(text, "true" | "false") || text.parse::<u64>().is_ok();
+    let bare = matches!(text, "true" | "false")
+        || text.parse::<u64>().is_ok_and(|n| n.to_string() == text);
     if bare { text.to_owned() } else { quoted(text) }
 }
 

@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use super::*;
 
+/// For a user with a home.
+fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let mut sources = sources.clone();
+    sources.environment.push(("HOME".into(), "/home/u".into()));
+    super::load(&sources)
+}
+
 fn from_file(text: &str) -> (tempfile::TempDir, Sources) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.toml");
@@ -106,7 +113,16 @@ fn the_cache_directory_follows_xdg_and_ignores_relative_paths() {
         dir(&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")]),
         Path::new("/h/.cache/assetgate")
     );
-    assert!(dir(&[]).is_absolute());
+    // Not a directory that all users share.
+    let error = super::load(&Sources::default()).unwrap_err().to_string();
+    for word in ["embedded.dir", "HOME", "--data-dir"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let before_a_cache = Sources {
+        flags: vec![flag("upstream.url", &["grpc://cache.example:9092"])],
+        ..Sources::default()
+    };
+    super::load(&before_a_cache).unwrap();
 }
 
 #[test]
@@ -292,7 +308,7 @@ fn half_a_tls_setup_is_refused_with_everything_that_is_missing() {
     let found = problems(&sources).join("\n");
     for text in [
         "a.toml:2:7: `listen.tls.key` needs `listen.tls.cert`",
-        "a.toml:2:7: `listen.tls.key`: /no/key cannot be read",
+        "a.toml:2:7: `listen.tls.key`: /no/key: the file cannot be read",
         "`listen.tls.client_ca` needs `listen.tls.cert`: only a TLS listener",
         "`listen.tls.client_ca`: /no/ca cannot be read",
         "`upstream.client_cert` needs `upstream.client_key`",

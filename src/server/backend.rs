@@ -264,9 +264,12 @@ mod tests {
         let mut config = crate::config::Config {
             threads: 2,
             upstream_connections: 10,
-            ..crate::config::load(&crate::config::Sources::default())
-                .unwrap()
-                .config
+            ..crate::config::load(&crate::config::Sources {
+                environment: vec![("HOME".to_owned(), "/home/u".to_owned())],
+                ..crate::config::Sources::default()
+            })
+            .unwrap()
+            .config
         };
         config.upstream = Some(crate::config::Upstream {
             urls: vec!["grpc://cache.example:1".parse().unwrap()],

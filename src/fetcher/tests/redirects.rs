@@ -170,7 +170,7 @@ async fn u5_a_name_is_judged_by_what_it_resolves_to_at_each_dial() {
     let (failure, _, message) = rig.failure(&request(&[&url])).await;
     assert_eq!(failure, Failure::Disallowed, "{message}");
     assert!(
-        message.contains("rebinding.example is a private address (10.0.0.1)"),
+        message.contains("rebinding.example is a private address") && !message.contains("10.0.0.1"),
         "{message}"
     );
 }

@@ -66,7 +66,8 @@ async fn a_call_that_is_always_refused_is_unavailable_after_three_attempts() {
     let (code, message) = client.call(request(PATH), "x").await.status();
     assert_eq!(code, "14");
     assert!(message.contains("refused"), "{message}");
-    assert!(message.contains(&stub.address.to_string()), "{message}");
+    // Where the cache is, is the operator's to know.
+    assert!(!message.contains(&stub.address.to_string()), "{message}");
     assert_eq!(stub.calls.load(SeqCst), 3);
 }
 
@@ -217,9 +218,10 @@ async fn an_upstream_that_is_down_is_unavailable_at_once_and_used_when_it_is_up(
         let started = tokio::time::Instant::now();
         let (code, message) = client.call(request(PATH), "x").await.status();
         assert_eq!(code, "14");
-        for word in [&*address.to_string(), "cannot reach", "refused"] {
+        for word in ["cannot reach the cache", "refused"] {
             assert!(message.contains(word), "{message}");
         }
+        assert!(!message.contains(&address.to_string()), "{message}");
         assert!(started.elapsed() < Duration::from_secs(1));
     }
     assert!(
@@ -295,7 +297,7 @@ async fn a_connection_lost_in_mid_response_ends_the_call_with_trailers() {
     assert_eq!(trailers["grpc-status"], "14");
     let message = plain(trailers["grpc-message"].to_str().unwrap());
     assert!(message.contains("was lost"), "{message}");
-    assert!(message.contains(&address.to_string()), "{message}");
+    assert!(!message.contains(&address.to_string()), "{message}");
 
     // The upstream restarts, and the same client goes on.
     let _stub = Stub::start_at(address, h2_server(), echo).await;
@@ -355,12 +357,13 @@ async fn of_several_upstreams_one_may_die_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_unavailable_with_the_name() {
+async fn a_name_that_does_not_resolve_is_unavailable_and_not_told() {
     let proxy = Proxy::start(&["grpc://no-such-host.invalid:1"]);
     let client = Client::connect(proxy.address).await;
     let (code, message) = client.call(request(PATH), "x").await.status();
     assert_eq!(code, "14");
-    assert!(message.contains("no-such-host.invalid"), "{message}");
+    assert!(message.contains("cannot be resolved"), "{message}");
+    assert!(!message.contains("no-such-host"), "{message}");
 }
 
 #[tokio::test]

@@ -346,16 +346,19 @@ async fn clients_above_the_limit_are_refused_and_those_within_stay() {
     let (_stub, proxy) = start(settings).await;
     let before = refused("limit");
     let mut clients = Vec::new();
+    // Each with a call: one without would give way.
     for _ in 0..20 {
         let client = Client::connect(proxy.address).await;
-        assert_eq!(client.call(request(PATH), "x").await.body, "x");
-        clients.push(client);
+        let call = client.begin(request(PATH)).await;
+        clients.push((client, call));
     }
     for _ in 0..200 {
         let mut above = Attacker::connect(proxy.address).await;
         assert!(above.listen(|_| false).await.closed);
     }
-    for client in &clients {
+    for (client, (response, mut stream)) in clients {
+        stream.send_data("x".into(), true).unwrap();
+        assert_eq!(read_answer(response).await.unwrap().body, "x");
         assert_eq!(client.call(request(PATH), "x").await.body, "x");
     }
     assert!(refused("limit") >= before + 200);
