@@ -26,7 +26,7 @@ pub use key::{AssetKey, KeySpace};
 pub use key_headers::{KeyHeader, KeyHeaders};
 pub use qualifiers::{
     BAZEL_AUTH_HEADERS, BAZEL_CANONICAL_ID, CHECKSUM_SRI, DIRECTORY, Qualifier, Qualifiers,
-    RESOURCE_TYPE, Role, VCS_BRANCH, VCS_COMMIT,
+    RESOURCE_TYPE, Role, VCS_BRANCH, VCS_COMMIT, kept_len,
 };
 pub use reference::{AssetReference, Source, Validators};
 pub(crate) use scrub::percent_decoded;

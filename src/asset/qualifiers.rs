@@ -48,6 +48,12 @@ impl Role {
     }
 }
 
+/// Bytes of a value of an identity qualifier without the secrets in it.
+#[must_use]
+pub fn kept_len(value: &str) -> usize {
+    scrub(value).len()
+}
+
 /// One identity qualifier.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Qualifier {

@@ -80,6 +80,13 @@ impl Error {
         }
     }
 
+    /// The text for operators, who may know where the cache is.
+    #[must_use]
+    pub fn for_operators(&self) -> String {
+        self.detail()
+            .map_or_else(|| self.to_string(), str::to_owned)
+    }
+
     /// The text for the log, if that is not the one for callers.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {

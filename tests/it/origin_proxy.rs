@@ -106,7 +106,8 @@ async fn a_proxy_that_wants_another_credential_is_told_as_that() {
         ] {
             let answer = client.fetch_blob(fetch_blob(&[url])).await;
             let message = inline(answer, Code::PermissionDenied);
-            says(&message, &[text, &company.url(), "fetch.proxy_credential"]);
+            says(&message, &[text, "fetch.proxy_credential"]);
+            assert!(!message.contains(&company.url()), "{message}");
             let logs = proxy.stderr().text();
             for secret in ["S3CRET", "WR0NG", "dXNlcjp"] {
                 assert!(!message.contains(secret), "{message}");
@@ -131,10 +132,7 @@ async fn a_proxy_that_refuses_or_is_not_there_is_told_as_that() {
         client.fetch_blob(fetch_blob(&[&https])).await,
         Code::PermissionDenied,
     );
-    let refusal = format!(
-        "the proxy {} refused to connect to {address}",
-        forbidding.url()
-    );
+    let refusal = format!("the proxy refused to connect to {address}");
     says(&message, &[&format!("{refusal}: 403 Forbidden")]);
     let failing = ForwardProxy::new().refusing(502).start().await;
     let gone = {
@@ -155,7 +153,8 @@ async fn a_proxy_that_refuses_or_is_not_there_is_told_as_that() {
             client.fetch_blob(fetch_blob(&[asked])).await,
             Code::Unavailable,
         );
-        says(status.message(), &[&url, text]);
+        says(status.message(), &["the proxy", text]);
+        assert!(!status.message().contains(&url), "{status:?}");
         assert!(!status.message().contains("S3CRET"), "{status:?}");
     }
     assert_eq!(origin.total(), 0);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Violations, limits};
-use crate::asset::{CHECKSUM_SRI, DIRECTORY, Integrity, OriginHeaders, Qualifiers, Role};
+use crate::asset::{CHECKSUM_SRI, DIRECTORY, Integrity, OriginHeaders, Qualifiers, Role, kept_len};
 use crate::proto::asset::Qualifier;
 
 const NAME: &str = "qualifiers.name";
@@ -45,10 +45,7 @@ pub(super) fn split(
         }
     }
     let identity = bad.check(NAME, Qualifiers::new(identity));
-    let identity = identity.unwrap_or_default();
-    let bytes = identity.iter().map(|q| q.name.len() + q.value.len()).sum();
-    check_bytes(bytes, "qualifiers", limits::IDENTITY_BYTES, bad);
-    (identity, headers)
+    (identity.unwrap_or_default(), headers)
 }
 
 fn check_bytes(bytes: usize, what: &str, most: usize, bad: &mut Violations) {
@@ -82,8 +79,8 @@ pub(super) fn within_limits(wire: &[Qualifier], bad: &mut Violations) {
             limits::HEADER_BYTES,
         ),
     ] {
-        let of_role = wire.iter().filter(|q| Role::of(&q.name) == role);
-        let (count, bytes) = of_role.fold((0, 0), |(count, bytes), q| {
+        let of_role = || wire.iter().filter(|q| Role::of(&q.name) == role);
+        let (count, bytes) = of_role().fold((0, 0), |(count, bytes), q| {
             (count + 1, bytes + q.name.len() + q.value.len())
         });
         if count > most {
@@ -93,6 +90,10 @@ pub(super) fn within_limits(wire: &[Qualifier], bad: &mut Violations) {
             );
         }
         check_bytes(bytes, what, most_bytes, bad);
+        if role == Role::Identity && (limits::IDENTITY_BYTES..=most_bytes).contains(&bytes) {
+            let kept = of_role().map(|q| q.name.len() + kept_len(&q.value)).sum();
+            check_bytes(kept, what, limits::IDENTITY_BYTES, bad);
+        }
     }
 }
 

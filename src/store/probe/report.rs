@@ -71,7 +71,7 @@ impl<T> Finding<T> {
                 code,
                 text: plain(&context.redact(text)),
             },
-            None => Finding::Unknown(plain(&context.redact(&error.to_string()))),
+            None => Finding::Unknown(plain(&context.redact(&error.for_operators()))),
         }
     }
 

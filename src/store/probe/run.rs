@@ -287,12 +287,7 @@ impl Run<'_> {
             Ok(found) => Finding::Known(found.is_none()),
             Err(error) => Finding::Unknown(match self.failed::<bool>(&error) {
                 Finding::Unknown(why) => why,
-                _ => {
-                    // For operators, who may know where the cache is.
-                    let detail = error.detail().map(str::to_owned);
-                    self.context
-                        .redact(&detail.unwrap_or_else(|| error.to_string()))
-                }
+                _ => self.context.redact(&error.for_operators()),
             }),
         }
     }
