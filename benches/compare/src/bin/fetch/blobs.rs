@@ -5,10 +5,10 @@
 
 use crate::client::{Conn, call, connect};
 use crate::made::{self, Made};
-use crate::wire;
 use bytes::Bytes;
 use grpc_fwd_bench::args::Args;
 use grpc_fwd_bench::process::cpu_ns;
+use grpc_fwd_bench::wire;
 use http_body_util::{BodyExt, Full};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

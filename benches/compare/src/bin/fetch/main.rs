@@ -19,7 +19,6 @@ mod download;
 mod made;
 mod origin;
 mod upload;
-mod wire;
 
 use grpc_fwd_bench::args::Args;
 

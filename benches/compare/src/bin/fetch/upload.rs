@@ -4,9 +4,9 @@
 //! Called by: `main`.
 
 use crate::client::{call, connect};
-use crate::wire::{self, Value};
 use bytes::Bytes;
 use grpc_fwd_bench::args::Args;
+use grpc_fwd_bench::wire::{self, Value};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use std::fs::File;

@@ -1,12 +1,13 @@
 //! The few messages these programs send and read, in protobuf's wire format.
 //!
 //! Not for: any other message.
-//! Called by: `blobs`, `upload`.
+//! Called by: `fetch`, `abuse`.
 
 use base64::Engine;
 use bytes::{BufMut, Bytes, BytesMut};
 
-fn varint(out: &mut BytesMut, mut n: u64) {
+/// Appends a number.
+pub fn varint(out: &mut BytesMut, mut n: u64) {
     while n > 0x7f {
         out.put_u8(n as u8 | 0x80);
         n >>= 7;
@@ -14,21 +15,32 @@ fn varint(out: &mut BytesMut, mut n: u64) {
     out.put_u8(n as u8);
 }
 
-fn field(out: &mut BytesMut, number: u64, value: &[u8]) {
+/// Appends a field of bytes.
+pub fn field(out: &mut BytesMut, number: u64, value: &[u8]) {
     varint(out, number << 3 | 2);
     varint(out, value.len() as u64);
     out.put_slice(value);
 }
 
 /// The five bytes before a gRPC message of `length` bytes.
-fn framed(length: usize) -> BytesMut {
+#[must_use]
+pub fn framed(length: usize) -> BytesMut {
     let mut out = BytesMut::with_capacity(5 + length.min(1 << 16));
     out.put_u8(0);
     out.put_u32(length as u32);
     out
 }
 
+/// A message as a gRPC message.
+#[must_use]
+pub fn message(message: &[u8]) -> Bytes {
+    let mut out = framed(message.len());
+    out.put_slice(message);
+    out.freeze()
+}
+
 /// A FetchBlobRequest for `uri`, pinned by `sha256`, as a gRPC message.
+#[must_use]
 pub fn fetch_blob(uri: &str, sha256: &[u8]) -> Bytes {
     let sri = base64::engine::general_purpose::STANDARD.encode(sha256);
     let (mut qualifier, mut request) = (BytesMut::new(), BytesMut::new());
@@ -36,12 +48,11 @@ pub fn fetch_blob(uri: &str, sha256: &[u8]) -> Bytes {
     field(&mut qualifier, 2, format!("sha256-{sri}").as_bytes());
     field(&mut request, 4, uri.as_bytes());
     field(&mut request, 5, &qualifier);
-    let mut out = framed(request.len());
-    out.put_slice(&request);
-    out.freeze()
+    message(&request)
 }
 
 /// All of a WriteRequest but the `length` bytes of data at its end, as a gRPC message.
+#[must_use]
 pub fn write_head(name: Option<&str>, offset: u64, last: bool, length: usize) -> Bytes {
     let mut request = BytesMut::new();
     if let Some(name) = name {
@@ -67,6 +78,7 @@ pub enum Value<'a> {
 }
 
 /// The fields of a message, as far as it can be read.
+#[must_use]
 pub fn fields(mut message: &[u8]) -> Vec<(u64, Value<'_>)> {
     let mut out = vec![];
     while let Some(tag) = take_varint(&mut message) {
@@ -96,6 +108,10 @@ fn take_varint(from: &mut &[u8]) -> Option<u64> {
 }
 
 /// What a FetchBlobResponse says: its digest as `HASH/SIZE`, or its status.
+///
+/// # Errors
+///
+/// The status, when it is not OK.
 pub fn fetched(message: &[u8]) -> Result<String, String> {
     let (mut status, mut digest) = (None, String::new());
     for (number, value) in fields(message) {
