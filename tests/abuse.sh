@@ -8,8 +8,8 @@
 # GetActionResult that the front forwards. It calls by a timetable, checks every answer, and a call counts from when it was due.
 #
 # Each attack runs alone, before servers that were just started; then nearly all of them at once from ten connections: the storm. What
-# a busy core costs anyway is measured beside it: honest calls, as many as keep the servers as busy as the storm did. Three attacks
-# have servers of their own: more connections than descriptors, a log that nobody reads, watches that fill an upstream's streams.
+# a busy core costs anyway is measured beside it: honest calls, as many as keep the servers as busy as the storm did. Two attacks have
+# servers of their own: more connections than descriptors, and a log that nobody reads.
 #
 # Gates: RSS_GATE=320 MiB over idle at the peak, of either server, in the storm and for each attack; WAIT_GATE=20 ms of p99 over the
 # same load without the attack; within 30 s after it 1.5 times what was resident before and 32 MiB; every answer right.
@@ -89,7 +89,7 @@ measured() {
   [ $# = 0 ] || attacked "$name"
   alive cache || fail "$name: the server with the cache ended"
   alive front || fail "$name: the front ended"
-  sleep 2
+  sleep "${SETTLE:-2}"
   row "$name" "$BEFORE" "$PEAK" "$(resident VmRSS)" "$(said "$FILE" busy_percent)" "$(ms "$FILE" hit_p99_us)" \
     "$(ms "$FILE" forwarded_p99_us)" "$(ms "$FILE" read_p99_us)" "$(said "$FILE" wrong)"
   [ "$right" = 0 ] || missed "$name: the bystander's answers: $(sort "$FILE.errors" | uniq -c | sort -rn | head -n 3 | tr -s ' \n' ' ')"
@@ -149,13 +149,11 @@ apart() {
 }
 
 if [ -z "${ONLY:-}" ]; then
-  step "260 connections and 256 descriptors, an unread log, 1,000 watches: p99 on new connections"
+  step "260 connections and 256 descriptors, an unread log: p99 on new connections"
   ASSETGATE_PREFIX="prlimit --nofile=256:256 taskset -c 0" servers
   apart silent
 
   ASSETGATE_PREFIX="taskset -c 0" servers
-  apart watches --at front
-
   # Its log is a pipe that is open and never read.
   halt front
   mkfifo "$LOGS/front-unread.log"

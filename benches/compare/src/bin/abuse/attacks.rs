@@ -19,7 +19,7 @@ use std::time::Duration;
 type Seen = Rc<RefCell<BTreeMap<String, u64>>>;
 
 /// All of them; one connection each, but `silent`.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 17] = [
     "half-messages",
     "results",
     "five-results",
@@ -35,7 +35,6 @@ const NAMES: [&str; 18] = [
     "unread",
     "heads",
     "continuations",
-    "watches",
     "logged",
     "silent",
 ];
@@ -46,7 +45,7 @@ const OWN_CONNECTION: [&str; 3] = ["unread", "continuations", "silent"];
 /// What runs at once: ten connections, each with the attacks that share it and where it goes.
 const STORM: [(&str, &[&str]); 10] = [
     ("--port", &["half-messages"]),
-    ("--front", &["half-messages", "watches"]),
+    ("--front", &["half-messages"]),
     ("--port", &["five-results"]),
     ("--port", &["batches", "qualifiers"]),
     ("--front", &["trees"]),
@@ -145,7 +144,6 @@ impl Attack {
             "uploads" => streams::uploads(self).await,
             "unread" => streams::unread(self).await,
             "heads" => streams::heads(self).await,
-            "watches" => streams::watches(self).await,
             "logged" => streams::logged(self).await,
             "continuations" => frames::continuations(self).await,
             "silent" => frames::silent(self, 260).await,

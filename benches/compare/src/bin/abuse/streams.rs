@@ -1,5 +1,5 @@
 //! Attacks by what stays open: bodies that drip, uploads that pause, answers
-//! that nobody reads, heads of a thousand streams, watches.
+//! that nobody reads, heads of a thousand streams.
 //!
 //! Not for: frames that no library would send (`frames`).
 //! Called by: `attacks`.
@@ -14,7 +14,6 @@ use http::HeaderName;
 
 const READ: &str = "/google.bytestream.ByteStream/Read";
 const WRITE: &str = "/google.bytestream.ByteStream/Write";
-const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// 100 messages of 16 MiB: the first MiB at once, then a byte a second.
 pub async fn drips(attack: Attack) {
@@ -70,20 +69,6 @@ pub async fn heads(attack: Attack) {
     let one = |_| {
         let body = Outgoing::stays(Bytes::from_static(b"\0\0"));
         attack.once_with(FETCH_BLOB, headers.clone(), body)
-    };
-    attack.hold((0..1000).map(one)).await;
-}
-
-/// 1,000 watches of services that nobody has.
-pub async fn watches(attack: Attack) {
-    let one = |n: u64| {
-        let mut request = BytesMut::new();
-        field(
-            &mut request,
-            1,
-            format!("bench.example.Service{n}").as_bytes(),
-        );
-        attack.once(WATCH, Outgoing::whole(message(&request)))
     };
     attack.hold((0..1000).map(one)).await;
 }
