@@ -2,6 +2,7 @@
 # One client against all others: what attacks cost in memory, and what a bystander waits and is answered meanwhile.
 #
 #   tests/abuse.sh [SECONDS]     how long the storm goes on; 12 by default
+#   tests/abuse.sh alone         what holds so far: every attack by itself but `unread`, and no storm
 #
 # Two servers share core 0: one with the embedded cache, and a front whose upstream that is. Attackers have core 1, at the lowest
 # priority. So has the bystander, on connections of its own: a FetchBlob hit and a ByteStream.Read of 4 MiB at the first, a
@@ -16,7 +17,9 @@
 # ONLY="NAME..." runs these attacks, or `storm`. SETTLE=1: seconds after an attack until memory is looked at.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
-seconds=${1:-12}
+ALL="half-messages results five-results batches qualifiers trees uris metadata nested checks drips uploads heads continuations"
+attacks=${ONLY:-$ALL unread} together=${ONLY:-storm} seconds=${1:-12}
+[ "${1:-}" != alone ] || attacks=$ALL together=
 rss_gate=${RSS_GATE:-320} wait_gate=${WAIT_GATE:-20}
 needs taskset apt
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed: one for the servers, one for the attackers"
@@ -105,8 +108,7 @@ row attack before peak after busy hit forwarded read wrong
 servers
 measured none 3
 idle=$BEFORE
-for name in ${ONLY:-half-messages results five-results batches qualifiers trees uris metadata nested checks drips uploads unread \
-  heads continuations}; do
+for name in $attacks; do
   [ "$name" != storm ] || continue
   servers
   at=port
@@ -115,7 +117,7 @@ for name in ${ONLY:-half-messages results five-results batches qualifiers trees 
   within "$name: MiB over idle" "$rss_gate" $((PEAK - BEFORE))
 done
 
-if [[ " ${ONLY:-storm} " == *" storm "* ]]; then
+if [[ " $together " == *" storm "* ]]; then
   step "nearly all at once from ten connections, for $seconds s"
   row attack before peak after busy hit forwarded read wrong
   servers
