@@ -23,8 +23,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use ledger::{Ledger, Number};
 
@@ -35,6 +37,13 @@ const MOST: u64 = 256 << 20;
 
 /// Least bytes of a budget: one full message and some.
 pub const LEAST: u64 = 24 << 20;
+
+/// Bytes of answers of a connection that are made and not yet sent. Not of the
+/// budget: they stay for as long as their reader likes, and would keep others
+/// out.
+const UNSENT: u64 = 32 << 20;
+/// What these are counted in.
+const UNIT: u64 = 1 << 10;
 
 /// Small messages of a connection that are not charged to the process:
 /// counting them there would cost each call more than they do.
@@ -57,6 +66,12 @@ struct Account {
     small: AtomicU64,
     /// Bodies that are not read for want of room.
     stalled: AtomicUsize,
+    /// When one of its bodies last made progress, in milliseconds since the
+    /// share began.
+    progress: AtomicU64,
+    began: Instant,
+    /// Room for answers that are not yet sent.
+    answers: Arc<Semaphore>,
     /// One at a time of what is not to be done for one connection at once.
     alone: Arc<Semaphore>,
 }
@@ -83,6 +98,9 @@ impl Budget {
             ledger: Arc::clone(&self.0),
             small: AtomicU64::new(0),
             stalled: AtomicUsize::new(0),
+            progress: AtomicU64::new(0),
+            began: Instant::now(),
+            answers: Arc::new(Semaphore::new((UNSENT / UNIT) as usize)),
             alone: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -135,14 +153,16 @@ impl Share {
         permit
     }
 
-    /// The same now, or not at all.
+    /// The same now, or not at all: it is nobody's elder.
     #[must_use]
     pub fn try_reserve(&self, bytes: u64) -> Option<Permit> {
-        let mut permit = self.claim();
-        permit.try_grow(bytes).then(|| {
-            permit.complete();
-            permit
-        })
+        let mut permit = Permit {
+            share: self.clone(),
+            number: self.0.ledger.number(),
+            bytes: 0,
+            complete: true,
+        };
+        permit.try_grow(bytes).then_some(permit)
     }
 
     /// Room for a small message, of which each connection has a little of its
@@ -166,10 +186,40 @@ impl Share {
         (before < most).then_some(stall)
     }
 
+    /// A body of this share made progress, or could make none for our part.
+    pub fn progressed(&self) {
+        let since = self.0.began.elapsed().as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        self.0.progress.fetch_max(since, Relaxed);
+    }
+
+    /// When one last did.
+    #[must_use]
+    pub fn last_progress(&self) -> Instant {
+        self.0.began + Duration::from_millis(self.0.progress.load(Relaxed))
+    }
+
+    /// Whether its oldest incomplete permit waits, for what others hold.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.0.ledger.oldest_waits(self.0.number)
+    }
+
     /// Waits until nothing else of this share is done that takes a permit here.
     pub async fn alone(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.0.alone).acquire_owned().await {
             Ok(permit) => permit,
+            // Never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Room for an answer of so many bytes, once earlier ones of this share have
+    /// been sent. To be held until it has been sent itself.
+    pub async fn answer(&self, bytes: u64) -> Unsent {
+        let units = bytes.min(UNSENT).div_ceil(UNIT) as u32;
+        match Arc::clone(&self.0.answers).acquire_many_owned(units).await {
+            Ok(permit) => Unsent(Arc::new(permit)),
             // Never closed.
             Err(_) => std::future::pending().await,
         }
@@ -267,6 +317,10 @@ impl Drop for Permit {
         self.shrink_to(0);
     }
 }
+
+/// Room of an answer, given back when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Unsent(#[allow(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
 
 /// Bytes of a small message, given back when dropped.
 #[derive(Debug)]

@@ -10,14 +10,17 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::key::Key;
-use super::request::{connection, digest, function, instance};
+use super::request::{answer, connection, digest, function, instance, room};
 use super::status::{blocking, invalid};
 use super::{Inner, action};
+use crate::budget::Share;
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
 
 /// What a check counts at least, of [`super::CHECKS`] for all.
 const CHECK_BYTES: u64 = 8 << 20;
+/// Results above this wait for room.
+const LARGE: u64 = 64 << 10;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -30,6 +33,7 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         request: Request<rev2::GetActionResultRequest>,
     ) -> Result<Response<rev2::ActionResult>, Status> {
         let connection = connection(&request);
+        let share = request.extensions().get::<Share>().cloned();
         let request = request.into_inner();
         let instance = instance(&request.instance_name)?;
         let wire = request.action_digest.as_ref();
@@ -42,12 +46,16 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         }
         // Entries and Trees are read into memory: not too many at once.
         let mut permit = self.0.checks.acquire(connection, CHECK_BYTES).await;
-        let store = Arc::clone(&self.0.store);
-        let read = blocking(move || {
-            let writes = store.recent.writes();
-            Some((action::read(&store, &key)?, writes))
-        });
-        let (result, writes) = read.await?.ok_or_else(missing)?;
+        let (mut result, mut writes) = self.entry(key).await?.ok_or_else(missing)?;
+        let takes = takes(&result);
+        let mut sent = None;
+        if takes > LARGE && share.is_some() {
+            // Nothing is kept while there is no room for it.
+            drop((permit, result));
+            sent = room(share.as_ref(), takes).await;
+            permit = self.0.checks.acquire(connection, CHECK_BYTES).await;
+            (result, writes) = self.entry(key).await?.ok_or_else(missing)?;
+        }
         let bytes = action::check_bytes(&result);
         if bytes > CHECK_BYTES {
             drop(permit);
@@ -63,13 +71,15 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
                 result
             })
         });
-        found.await?.map(Response::new).ok_or_else(missing)
+        let result = found.await?.ok_or_else(missing)?;
+        Ok(answer(result, sent))
     }
 
     async fn update_action_result(
         &self,
         request: Request<rev2::UpdateActionResultRequest>,
     ) -> Result<Response<rev2::ActionResult>, Status> {
+        let share = request.extensions().get::<Share>().cloned();
         let request = request.into_inner();
         let instance = instance(&request.instance_name)?;
         let wire = request.action_digest.as_ref();
@@ -87,8 +97,27 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
             inner.uploads.with_room(None, write)
         })
         .await??;
-        Ok(Response::new(result))
+        // What was received is charged until then.
+        let sent = room(share.as_ref(), takes(&result)).await;
+        Ok(answer(result, sent))
     }
+}
+
+impl ActionCache {
+    /// An entry as it is on disk, and how many were written until then.
+    async fn entry(&self, key: Key) -> Result<Option<(rev2::ActionResult, u64)>, Status> {
+        let store = Arc::clone(&self.0.store);
+        blocking(move || {
+            let writes = store.recent.writes();
+            Some((action::read(&store, &key)?, writes))
+        })
+        .await
+    }
+}
+
+/// What a result takes in memory, about.
+fn takes(result: &rev2::ActionResult) -> u64 {
+    3 * result.encoded_len() as u64
 }
 
 /// Refuses a result that could never be complete because a digest in it is

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::request::connection;
+use super::request::{answer, connection};
 use super::status::invalid;
 use super::{Inner, read, write};
 use crate::proto::bytestream as wire;
@@ -30,8 +30,9 @@ impl wire::byte_stream_server::ByteStream for ByteStream {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let name = &request.get_ref().resource_name;
         check_header(name_header(request.metadata())?, name)?;
-        let chunks = read::read(&self.0, request.get_ref()).await?;
-        Ok(Response::new(chunks))
+        let share = request.extensions().get();
+        let (chunks, room) = read::read(&self.0, request.get_ref(), share).await?;
+        Ok(answer(chunks, room))
     }
 
     async fn write(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::key::Key;
-use super::request::{digest, function, instance, is_empty_blob};
+use super::request::{answer, digest, function, instance, is_empty_blob, room};
 use super::status::{blob_not_found, blocking, inline, invalid, ok};
 use super::upload::store_blob;
 use super::{Inner, MAX_BATCH, compress, tree};
@@ -22,6 +22,8 @@ use rev2::batch_update_blobs_response::Response as Updated;
 
 /// Most blobs in one batch.
 const MAX_BATCH_BLOBS: usize = 1 << 16;
+/// What an entry of an answer takes beside its content.
+const RESPONSE: u64 = 256;
 
 /// Below this size compression gains nothing.
 const MIN_COMPRESSED: usize = 256;
@@ -100,6 +102,7 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
         &self,
         request: Request<rev2::BatchReadBlobsRequest>,
     ) -> Result<Response<rev2::BatchReadBlobsResponse>, Status> {
+        let share = request.extensions().get().cloned();
         let request = request.into_inner();
         instance(&request.instance_name)?;
         let function = function(request.digest_function, request.digests.first())?;
@@ -111,6 +114,8 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
         let blobs = blobs?;
         let bytes = blobs.iter().fold(0, |n: u64, b| n.saturating_add(b.size()));
         check_batch("digests", blobs.len(), bytes)?;
+        let takes = bytes + blobs.len() as u64 * RESPONSE;
+        let room = room(share.as_ref(), takes).await;
         let zstd = rev2::compressor::Value::Zstd.into();
         let zstd = request.acceptable_compressors.contains(&zstd);
         let inner = Arc::clone(&self.0);
@@ -119,7 +124,7 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
             blobs.iter().map(read).collect()
         })
         .await?;
-        Ok(Response::new(rev2::BatchReadBlobsResponse { responses }))
+        Ok(answer(rev2::BatchReadBlobsResponse { responses }, room))
     }
 
     type GetTreeStream = tree::Pages;
@@ -128,8 +133,10 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
         &self,
         request: Request<rev2::GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
-        let pages = tree::get(&self.0, &request.into_inner()).await?;
-        Ok(Response::new(pages))
+        let share = request.extensions().get().cloned();
+        let pages = tree::get(&self.0, request.get_ref()).await?;
+        let room = room(share.as_ref(), tree::HELD).await;
+        Ok(answer(pages, room))
     }
 
     async fn split_blob(

@@ -22,22 +22,30 @@ use tonic::Status;
 use super::Inner;
 use super::compress::Encoder;
 use super::key::Key;
-use super::request::is_empty_blob;
+use super::request::{is_empty_blob, room};
 use super::resource::Blob;
 use super::status::{blob_not_found, blocking, invalid};
 use super::store::Store;
 use super::verify::{Stamp, Verifier};
+use crate::budget::{Share, Unsent};
 use crate::digest::Digest;
 use crate::proto::bytestream::{ReadRequest, ReadResponse};
 
 /// Bytes of a blob in one message.
 const CHUNK: u64 = 128 << 10;
+/// What a read has in memory: a message that was sent and nobody read, one to
+/// be sent, the next.
+const HELD: u64 = 3 * CHUNK;
 
 /// The messages of a blob.
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send + 'static>>;
 
 /// Begins to read.
-pub(super) async fn read(inner: &Arc<Inner>, request: &ReadRequest) -> Result<Chunks, Status> {
+pub(super) async fn read(
+    inner: &Arc<Inner>,
+    request: &ReadRequest,
+    share: Option<&Share>,
+) -> Result<(Chunks, Option<Unsent>), Status> {
     let blob = Blob::parse_read(&request.resource_name)?;
     let size = blob.digest.size();
     let limit = u64::try_from(request.read_limit)
@@ -47,6 +55,7 @@ pub(super) async fn read(inner: &Arc<Inner>, request: &ReadRequest) -> Result<Ch
         return Err(invalid("read_limit", reason));
     }
     let offset = u64::try_from(request.read_offset).ok();
+    let room = room(share, size.min(HELD)).await;
     let store = Arc::clone(&inner.store);
     let (first, rest) = blocking(move || {
         let empty = is_empty_blob(blob.function, &blob.digest);
@@ -84,7 +93,7 @@ pub(super) async fn read(inner: &Arc<Inner>, request: &ReadRequest) -> Result<Ch
         source.next()
     })
     .await??;
-    Ok(chunks(first, rest))
+    Ok((chunks(first, rest), room))
 }
 
 fn chunks(first: Bytes, rest: Source) -> Chunks {

@@ -4,9 +4,10 @@
 //! Not for: resource names (`resource.rs`).
 //! Called by: the services of `embedded`.
 
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::status::invalid;
+use crate::budget::{Share, Unsent};
 use crate::call::ConnectionId;
 use crate::digest::{Digest, DigestFunction, InstanceName};
 use crate::proto::rev2;
@@ -60,4 +61,25 @@ pub(super) fn is_empty_blob(function: DigestFunction, digest: &Digest) -> bool {
 pub(super) fn connection<T>(request: &tonic::Request<T>) -> ConnectionId {
     let id = request.extensions().get().copied();
     id.unwrap_or_default()
+}
+
+/// Answers up to this take no room.
+const SMALL_ANSWER: u64 = 16 << 10;
+
+/// Room for an answer of so many bytes, which stays until it was sent. Those
+/// of this process need none.
+pub(super) async fn room(share: Option<&Share>, bytes: u64) -> Option<Unsent> {
+    match share {
+        Some(share) if bytes > SMALL_ANSWER => Some(share.answer(bytes).await),
+        _ => None,
+    }
+}
+
+/// An answer that holds its room.
+pub(super) fn answer<T>(message: T, room: Option<Unsent>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(room) = room {
+        response.extensions_mut().insert(room);
+    }
+    response
 }

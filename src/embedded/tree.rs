@@ -29,6 +29,8 @@ const MAX_DIRECTORY: u64 = 32 << 20;
 const MAX_DECODED: u64 = 4 * MAX_DIRECTORY;
 /// A page ends when it is this large.
 const PAGE_BYTES: usize = 1 << 20;
+/// What a walk has in memory for its client: a page, decoded.
+pub(super) const HELD: u64 = 3 << 20;
 /// Largest number of Directories of one tree, which bounds memory.
 const MAX_DIRECTORIES: usize = 1 << 20;
 

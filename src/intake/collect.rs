@@ -17,8 +17,9 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::prefix::LENGTH;
-use super::{MEDIUM, MOST_DECODED, Prefix, SMALL, SMALL_FACTOR, STEP};
+use super::{MEDIUM, Prefix, SMALL, SMALL_FACTOR, STEP};
 use crate::budget::{Share, Small};
+use crate::proto::MAX_DECODED;
 use crate::proto::estimate::{Limits, Shape};
 
 /// What came of a body so far.
@@ -85,7 +86,7 @@ impl Begun {
         let takes = if first.len() <= SMALL {
             length * SMALL_FACTOR
         } else {
-            let limits = Limits::bytes(MOST_DECODED);
+            let limits = Limits::bytes(MAX_DECODED);
             length + shape?.estimate(&first[LENGTH..], limits).ok()?.bytes
         };
         let held = share.small(takes)?;

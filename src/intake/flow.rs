@@ -117,6 +117,7 @@ impl Flow {
 
     fn progressed(&mut self) {
         self.since = 0;
+        self.share.progressed();
         let until = Instant::now() + self.patience.time;
         self.idle.as_mut().reset(until);
     }
@@ -147,7 +148,17 @@ impl Flow {
                 return Poll::Ready(Ok(()));
             }
             match self.share.stall(MOST_STALLED) {
-                Some(stall) => self.asked = Some((more, stall)),
+                Some(stall) => {
+                    self.asked = Some((more, stall));
+                    let until = super::wait_until(&self.share);
+                    self.idle.as_mut().reset(until);
+                }
+                None => return Poll::Ready(Err(refusal::crowded())),
+            }
+        }
+        while self.idle.as_mut().poll(cx).is_ready() {
+            match super::wait_longer(&self.share) {
+                Some(later) => self.idle.as_mut().reset(later),
                 None => return Poll::Ready(Err(refusal::crowded())),
             }
         }

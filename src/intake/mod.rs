@@ -22,6 +22,7 @@ mod refusal;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,10 +33,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 pub use elsewhere::Elsewhere;
+pub use refusal::too_many_headers;
 
 use crate::budget::{Share, Small};
 use collect::Begun;
@@ -46,6 +49,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for uploads, whose source may be an origin that pauses.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a body waits for room while no other of its connection makes
+/// progress. Shorter than [`PATIENCE`]: who waits is gone before what stands
+/// still gives its room back, which they would fill one after the other.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What counts as progress: what comes slower than this in [`PATIENCE`] would
 /// hold its memory for hours.
@@ -68,11 +76,30 @@ const SMALL_FACTOR: u64 = 16;
 /// Largest message that a connection's own room is for.
 const MEDIUM: usize = 64 << 10;
 
-/// Most memory a message may take decoded.
-const MOST_DECODED: u64 = 96 << 20;
-
 /// Messages above this are decoded elsewhere.
 const LARGE: u64 = 256 << 10;
+
+/// Until when a body that begins to wait for room does so at least. The same
+/// moment for all of a connection that wait behind what stands still: one that
+/// went on a little later would hold what the others gave back.
+fn wait_until(share: &Share) -> Instant {
+    let (now, until) = (Instant::now(), share.last_progress() + ROOM_PATIENCE);
+    if until > now {
+        until
+    } else {
+        now + ROOM_PATIENCE
+    }
+}
+
+/// Until when one that waited may do so further, if not in vain.
+fn wait_longer(share: &Share) -> Option<Instant> {
+    if share.is_held_up() {
+        // By other connections.
+        share.progressed();
+    }
+    let until = share.last_progress() + ROOM_PATIENCE;
+    (until > Instant::now()).then_some(until)
+}
 
 /// A service of calls that are always taken, such as tonic's `Routes`.
 pub trait Calls:
@@ -202,8 +229,10 @@ impl<S: Calls> Future for Taking<S> {
         let mut phase = self.project().phase;
         loop {
             let next = match phase.as_mut().project() {
-                PhaseProj::Answering { answer, .. } => return answer.poll(cx),
-                PhaseProj::Slow(answer) => return answer.as_mut().poll(cx),
+                PhaseProj::Answering { answer, .. } => return answer.poll(cx).map_ok(unsent::keep),
+                PhaseProj::Slow(answer) => {
+                    return answer.as_mut().poll(cx).map_ok(unsent::keep);
+                }
                 PhaseProj::First(call) => match call.take() {
                     Some((intake, request, share)) => intake.first(request, share, cx),
                     // Polled after it was done, which no caller does.

@@ -13,10 +13,23 @@ use crate::proto::estimate::Excess;
 /// When it makes sense to come again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Too much of the connection waits already.
+/// Too much of the connection waits already, or what it waits for stands still.
 pub(super) fn crowded() -> Status {
+    no_room(
+        "no room for this message: other messages of this connection wait to be read, or stand still; send fewer at a time",
+    )
+}
+
+/// Calls of the connection that are not answered yet have too many headers.
+#[must_use]
+pub fn too_many_headers() -> Status {
+    no_room(
+        "no room for the headers of this call: those of other calls of this connection are held until they are answered; send fewer at a time",
+    )
+}
+
+fn no_room(text: &str) -> Status {
     count("no_room");
-    let text = "no room for this message: other messages of this connection wait to be read; send fewer at a time";
     let details = ErrorDetails::with_retry_info(Some(AGAIN));
     Status::with_error_details(Code::ResourceExhausted, text, details)
 }

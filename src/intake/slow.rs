@@ -16,8 +16,9 @@ use tonic::body::Body;
 use super::collect::{Begun, Pieces, Resumed};
 use super::prefix::LENGTH;
 use super::{Calls, Intake, LARGE, MOST_STALLED, PATIENCE, PROGRESS, Prefix, STEP, refusal};
-use super::{MOST_DECODED, SMALL, SMALL_FACTOR};
+use super::{SMALL, SMALL_FACTOR};
 use crate::budget::{Permit, Share};
+use crate::proto::MAX_DECODED;
 use crate::proto::estimate::{Excess, Limits, Shape};
 
 /// Reads the rest of a message and has it answered.
@@ -95,7 +96,7 @@ impl Message {
         if length <= SMALL {
             return Ok(length as u64 * SMALL_FACTOR);
         }
-        let limits = Limits::bytes(MOST_DECODED);
+        let limits = Limits::bytes(MAX_DECODED);
         match self.shape.estimate(self.pieces.message(), limits) {
             Ok(estimate) => Ok(estimate.bytes),
             Err(excess @ Excess::Bytes { .. }) => Err(refusal::too_many_parts(&excess)),
@@ -159,6 +160,19 @@ async fn large<S: Calls>(
     match first {
         Poll::Ready(answer) => answer,
         Poll::Pending => answer.await,
+    }
+}
+
+/// Ready when no body of the connection made progress for as long as one waits
+/// for that: what holds its room stands still.
+async fn waited_in_vain(share: &Share) {
+    let mut until = super::wait_until(share);
+    loop {
+        tokio::time::sleep_until(until).await;
+        match super::wait_longer(share) {
+            None => return,
+            Some(later) => until = later,
+        }
     }
 }
 
@@ -238,6 +252,7 @@ impl Reading {
     }
 
     fn progressed(&mut self) {
+        self.share.progressed();
         self.until = Instant::now() + PATIENCE;
         self.mark = self.pieces.length() as u64 + PROGRESS;
     }
@@ -276,7 +291,13 @@ impl Reading {
         let stall = self.share.stall(MOST_STALLED);
         let _stall = stall.ok_or_else(refusal::crowded)?;
         let begun = Instant::now();
-        self.permit.grow(more).await;
+        tokio::select! {
+            // What one that is refused gives back is not for those that are
+            // due, too.
+            biased;
+            () = waited_in_vain(&self.share) => return Err(refusal::crowded()),
+            () = self.permit.grow(more) => {}
+        }
         // It was ours that time.
         self.until += begun.elapsed();
         Ok(())

@@ -27,6 +27,7 @@ use super::dispatch::{Desk, Dispatch};
 use super::ending::{self, End};
 use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
+use crate::budget::Permit;
 use crate::drain::Drain;
 use crate::net::tls::ServerTls;
 use crate::net::{Buffered, Coalesced, Executor, Flushed, Piece, RawStream, Stream};
@@ -202,6 +203,8 @@ struct Counted {
     #[pin]
     body: crate::forward::Body,
     running: Running,
+    /// Of its head.
+    room: Option<Permit>,
 }
 
 impl http_body::Body for Counted {
@@ -248,8 +251,14 @@ async fn drive(
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
         let running = called.activity.begin();
-        let answer = called.desk.answer(request);
-        answer.map_ok(move |response| response.map(|body| Counted { body, running }))
+        let (room, answer) = called.desk.answer(request);
+        answer.map_ok(move |response| {
+            response.map(|body| Counted {
+                body,
+                running,
+                room,
+            })
+        })
     });
     let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
     let mut connection = pin!(Flushed::new(connection, stream.clone()));

@@ -17,8 +17,8 @@ use hyper::body::Incoming;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 
-use super::PeerInfo;
-use crate::budget::{Budget, Share};
+use super::{PeerInfo, heads};
+use crate::budget::{Budget, Permit, Share};
 use crate::forward::{Answer, Body, Forward, Session, is_grpc, not_grpc};
 
 /// Our own services, with the layers around them.
@@ -97,11 +97,25 @@ impl Desk {
         &self.peer
     }
 
-    /// Answers one call.
+    /// Answers one call. What comes beside the answer is to be held until it
+    /// was sent.
     pub(super) fn answer(
         &self,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Answer> + Send + use<> {
+    ) -> (Option<Permit>, impl Future<Output = Answer> + Send + use<>) {
+        match heads::room(&self.share, &request) {
+            Ok(room) => (room, self.admitted(request)),
+            Err(status) => {
+                let refusal = status.into_http().map(Body::Native);
+                (None, Answering::Now(Some(refusal)))
+            }
+        }
+    }
+
+    fn admitted(
+        &self,
+        request: Request<Incoming>,
+    ) -> Answering<impl Future<Output = Answer> + Send + use<>> {
         if !is_grpc(request.headers()) {
             return Answering::Now(Some(not_grpc()));
         }

@@ -13,6 +13,7 @@ mod dispatch;
 mod doctor;
 mod ending;
 mod explain;
+mod heads;
 mod listener;
 mod lobby;
 mod memory;

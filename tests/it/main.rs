@@ -28,6 +28,7 @@ mod fetch_cli;
 mod forward;
 mod freshness;
 mod gates;
+mod held;
 mod host;
 mod ids;
 mod large_trees;

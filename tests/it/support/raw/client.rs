@@ -42,6 +42,15 @@ impl RawCall {
         self
     }
 
+    /// One more header of this name, without a value.
+    pub fn named(mut self, name: &str) -> Self {
+        let name: http::HeaderName = name.parse().unwrap();
+        self.head
+            .headers_mut()
+            .append(name, http::HeaderValue::from_static(""));
+        self
+    }
+
     /// Another value for a header.
     pub fn instead(mut self, name: &'static str, value: &str) -> Self {
         self.head.headers_mut().insert(name, value.parse().unwrap());
@@ -99,11 +108,16 @@ impl RawClient {
     }
 
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::with_window(address, 1 << 20).await
+    }
+
+    /// With streams of which so many bytes may come unread.
+    pub async fn with_window(address: SocketAddr, window: u32) -> Self {
         bounded("an HTTP/2 connection", async {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
             let mut builder = h2::client::Builder::new();
-            builder.initial_window_size(1 << 20);
+            builder.initial_window_size(window);
             builder.initial_connection_window_size(8 << 20);
             let (send, connection) = builder.handshake(stream).await.unwrap();
             tokio::spawn(async move { connection.await.ok() });
