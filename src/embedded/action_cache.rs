@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::key::Key;
 use super::request::{answer, connection, digest, function, instance, room};
 use super::status::{blocking, invalid};
+use super::store::Error;
+use super::uploads::Way;
 use super::{Inner, action};
 use crate::budget::Share;
 use crate::digest::DigestFunction;
@@ -90,13 +93,22 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
             .ok_or_else(|| invalid("action_result", "it is required"))?;
         check_digests(function, &result)?;
         let key = Key::action(&instance, function, &action);
-        let payload = result.encode_to_vec();
-        let inner = Arc::clone(&self.0);
-        blocking(move || {
-            let write = || action::write(&inner.store, key, &payload);
-            inner.uploads.with_room(None, write)
-        })
-        .await??;
+        let payload = Bytes::from(result.encode_to_vec());
+        let mut way = Way::new();
+        loop {
+            let (inner, payload) = (Arc::clone(&self.0), payload.clone());
+            let write = move || {
+                action::write(&inner.store, key, &payload)
+                    .inspect_err(|error| inner.uploads.on_error(error))
+            };
+            match blocking(write).await? {
+                Err(Error::NoRoom) => way.wait(&self.0.uploads, None).await?,
+                written => {
+                    written?;
+                    break;
+                }
+            }
+        }
         // What was received is charged until then.
         let sent = room(share.as_ref(), takes(&result)).await;
         Ok(answer(result, sent))

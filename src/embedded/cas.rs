@@ -3,15 +3,19 @@
 //! Not for: large blobs (`read.rs`, `write.rs`), `GetTree` (`tree.rs`).
 //! Called by: clients, through `Embedded::routes`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
+use super::index::LOOK_EVERY;
 use super::key::Key;
 use super::request::{answer, digest, function, instance, is_empty_blob, room};
 use super::status::{blob_not_found, blocking, inline, invalid, ok};
+use super::store::Error;
 use super::upload::store_blob;
+use super::uploads::Way;
 use super::{Inner, MAX_BATCH, compress, tree};
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::rev2;
@@ -53,13 +57,14 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
                 empty.push(is_empty_blob(function, &blob));
             }
             let mut absent = Vec::new();
-            let unlooked = (self.0.store).touch_each(&keys, |n, is| match is {
-                true => {}
-                false => absent.push(n),
+            let mut due = false;
+            (self.0.store).touch_each(&keys, |n, age| match age {
+                Some(age) => due |= age >= LOOK_EVERY,
+                None => absent.push(n),
             });
-            if !unlooked.is_empty() {
+            if due {
                 let store = Arc::clone(&self.0.store);
-                let look = blocking(move || match store.look(&unlooked) {
+                let look = blocking(move || match store.look(&keys) {
                     0 => None,
                     _ => Some(store.absent(&keys)),
                 });
@@ -89,12 +94,7 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
         }
         let bytes = blobs.iter().map(|(blob, u)| plain_size(blob, u)).sum();
         check_batch("requests", blobs.len(), bytes)?;
-        let inner = Arc::clone(&self.0);
-        let responses = blocking(move || {
-            let update = |(blob, update)| update_one(&inner, function, &blob, update);
-            blobs.into_iter().map(update).collect()
-        })
-        .await?;
+        let responses = update_all(&self.0, function, blobs.into()).await?;
         Ok(Response::new(rev2::BatchUpdateBlobsResponse { responses }))
     }
 
@@ -173,18 +173,76 @@ fn check_batch(field: &str, blobs: usize, bytes: u64) -> Result<(), Status> {
     Ok(())
 }
 
-fn update_one(inner: &Inner, function: DigestFunction, blob: &Digest, update: Update) -> Updated {
-    let status = match plain_data(blob, update.compressor, update.data) {
-        Err(status) => inline(&status),
-        Ok(data) => {
-            let stored =
-                (inner.uploads).with_room(None, || store_blob(&inner.store, function, blob, &data));
-            stored.map_or_else(|e| inline(&e.into()), |()| ok())
+/// Stores the blobs of a batch, off this thread but for the time that one
+/// waits for space.
+async fn update_all(
+    inner: &Arc<Inner>,
+    function: DigestFunction,
+    mut left: VecDeque<(Digest, Update)>,
+) -> Result<Vec<Updated>, Status> {
+    let mut all = Vec::with_capacity(left.len());
+    let mut way = Way::new();
+    loop {
+        let visited = Arc::clone(inner);
+        let (rest, done) = blocking(move || update_some(&visited, function, left)).await?;
+        left = rest;
+        if left.is_empty() {
+            all.extend(done);
+            return Ok(all);
         }
+        if !done.is_empty() {
+            way = Way::new();
+        }
+        all.extend(done);
+        if let Err(status) = way.wait(&inner.uploads, None).await {
+            // The others may be smaller.
+            all.extend(left.pop_front().map(|(_, update)| Updated {
+                digest: update.digest,
+                status: Some(inline(&status)),
+            }));
+        }
+    }
+}
+
+/// Stores blobs as long as there is space; returns those that are left, and
+/// what became of the others.
+fn update_some(
+    inner: &Inner,
+    function: DigestFunction,
+    mut left: VecDeque<(Digest, Update)>,
+) -> (VecDeque<(Digest, Update)>, Vec<Updated>) {
+    let mut done = Vec::new();
+    while let Some((blob, update)) = left.pop_front() {
+        let Some(status) = update_one(inner, function, &blob, &update) else {
+            left.push_front((blob, update));
+            break;
+        };
+        done.push(Updated {
+            digest: update.digest,
+            status: Some(status),
+        });
+    }
+    (left, done)
+}
+
+/// `None` if there is no space just now.
+fn update_one(
+    inner: &Inner,
+    function: DigestFunction,
+    blob: &Digest,
+    update: &Update,
+) -> Option<tonic_types::Status> {
+    let data = match plain_data(blob, update.compressor, update.data.clone()) {
+        Ok(data) => data,
+        Err(status) => return Some(inline(&status)),
     };
-    Updated {
-        digest: update.digest,
-        status: Some(status),
+    match store_blob(&inner.store, function, blob, &data) {
+        Ok(()) => Some(ok()),
+        Err(Error::NoRoom) => None,
+        Err(error) => {
+            inner.uploads.on_error(&error);
+            Some(inline(&error.into()))
+        }
     }
 }
 

@@ -17,9 +17,13 @@ pub(super) const BLOCK: u64 = 4096;
 /// coarse, and a file that is read all the time costs one write in that time.
 const TOUCH_EVERY: u32 = 600;
 
-/// How many seconds the presence of a file is taken for granted: one that was
-/// removed or changed in size by others is claimed no longer than this.
+/// How many seconds after a look at a file it is time for the next: one that
+/// was removed or changed in size by others is claimed no longer than this.
 pub(super) const LOOK_EVERY: u32 = 5;
+
+/// How many seconds after a look its file may still be taken for granted by
+/// who has it looked at afterwards (`looks.rs`).
+pub(super) const TRUSTED_FOR: u32 = 60;
 
 /// Blocks a file of `size` bytes takes.
 pub(super) fn blocks(size: u64) -> u64 {
@@ -36,7 +40,7 @@ pub(super) fn now() -> u32 {
 struct Entry {
     blocks: u32,
     touched: u32,
-    /// When its file was last seen to be there, whole.
+    /// When its file was last looked at.
     looked: u32,
 }
 
@@ -63,8 +67,8 @@ pub(super) enum Touch {
     Stale,
 }
 
-/// The same, and whether it is time to look at the file.
-pub(super) type Found = (Touch, bool);
+/// The same, and seconds since the last look at the file.
+pub(super) type Found = (Touch, u32);
 
 /// The index.
 #[derive(Debug)]
@@ -104,17 +108,34 @@ impl Index {
     /// Uses `key`: it becomes the last to be evicted.
     pub(super) fn touch(&mut self, key: &Key, now: u32) -> Found {
         let Some(entry) = self.entries.get_mut(key) else {
-            return (Touch::Absent, false);
+            return (Touch::Absent, 0);
         };
-        let look = !key.is_action() && now.abs_diff(entry.looked) >= LOOK_EVERY;
+        let age = match key.is_action() {
+            // It is known by its checksum when it is read.
+            true => 0,
+            false => now.abs_diff(entry.looked),
+        };
         if now.saturating_sub(entry.touched) < TOUCH_EVERY {
-            return (Touch::Present, look);
+            return (Touch::Present, age);
         }
         entry.touched = now;
-        (Touch::Stale, look)
+        (Touch::Stale, age)
     }
 
-    /// Its file was seen to be there, whole.
+    /// Whether it is time to look at its file; if so, whoever asks does.
+    pub(super) fn claim_look(&mut self, key: &Key, now: u32) -> bool {
+        let Some(entry) = self.entries.peek_mut(key) else {
+            return false;
+        };
+        let due = !key.is_action() && now.abs_diff(entry.looked) >= LOOK_EVERY;
+        if due {
+            entry.looked = now;
+        }
+        due
+    }
+
+    /// Sets when its file was last looked at.
+    #[cfg(test)]
     pub(super) fn looked(&mut self, key: &Key, now: u32) {
         if let Some(entry) = self.entries.peek_mut(key) {
             entry.looked = now;
@@ -210,7 +231,7 @@ mod tests {
         for n in 0..3 {
             index.insert(key(n), 1, 100);
         }
-        assert_eq!(index.touch(&key(0), 101), (Touch::Present, false));
+        assert_eq!(index.touch(&key(0), 101), (Touch::Present, 1));
         assert_eq!(index.make_room(1), Room::Evict(key(1)));
         assert_eq!(index.make_room(1), Room::Reserved);
         assert_eq!(index.bytes(), 3 * BLOCK);
@@ -263,6 +284,6 @@ mod tests {
         assert_eq!(touch(&mut index, 1000 + TOUCH_EVERY - 1), Touch::Present);
         assert_eq!(touch(&mut index, 1000 + TOUCH_EVERY), Touch::Stale);
         assert_eq!(touch(&mut index, 1001 + TOUCH_EVERY), Touch::Present);
-        assert_eq!(index.touch(&key(2), 0), (Touch::Absent, false));
+        assert_eq!(index.touch(&key(2), 0), (Touch::Absent, 0));
     }
 }

@@ -23,6 +23,7 @@ mod disk;
 mod durability;
 mod index;
 mod key;
+mod looks;
 mod private;
 mod read;
 mod recent;
@@ -50,6 +51,7 @@ use crate::digest::{Digest, Scope};
 use crate::proto::{MAX_NATIVE_MESSAGE, bytestream, rev2};
 
 use durability::{Maintenance, State};
+use looks::Looker;
 use shares::Shares;
 use store::Store;
 
@@ -107,6 +109,7 @@ struct Inner {
     store: Arc<Store>,
     uploads: Arc<uploads::Uploads>,
     checks: Shares,
+    _looker: Looker,
     _maintenance: Maintenance,
 }
 
@@ -140,6 +143,7 @@ impl Embedded {
         let store = Arc::new(Store::new(disk, settings.max_size));
         store.fill(&scan.good);
         scan.broken.iter().for_each(|key| store.discard(key));
+        let looker = Looker::start(&store).map_err(failed)?;
         let uploads = Arc::new(uploads::Uploads::new(settings.max_size));
         let pruned = Arc::clone(&uploads);
         let maintenance = Maintenance::start(
@@ -156,6 +160,7 @@ impl Embedded {
             store,
             uploads,
             checks: Shares::with_whole(CHECKS),
+            _looker: looker,
             _maintenance: maintenance.map_err(failed)?,
         })))
     }

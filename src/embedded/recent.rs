@@ -15,9 +15,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use prost::Message as _;
 
-use super::action;
 use super::key::Key;
 use super::store::Store;
+use super::{action, index};
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
 
@@ -31,7 +31,7 @@ const LARGEST: usize = 4 << 10;
 struct Kept {
     result: rev2::ActionResult,
     /// The entry's own key first.
-    keys: Vec<Key>,
+    keys: Arc<[Key]>,
 }
 
 /// The entries.
@@ -94,12 +94,22 @@ impl Recent {
     }
 
     /// The entry under a key, if it is kept and complete; if so, all of it was
-    /// used. From memory, so not when it is time to look at one of the files.
+    /// used. From memory: files are looked at afterwards where it is time to,
+    /// and there is no answer if they were not looked at for long.
     pub(super) fn complete(&self, store: &Store, key: &Key) -> Option<rev2::ActionResult> {
         let kept = self.0.lock().entries.get(key).map(Arc::clone)?;
         let mut present = 0;
-        let unlooked = store.touch_each(&kept.keys, |_, is| present += usize::from(is));
-        let sure = present == kept.keys.len() && unlooked.is_empty();
-        sure.then(|| kept.result.clone())
+        let mut oldest = 0;
+        store.touch_each(&kept.keys, |_, age| {
+            present += usize::from(age.is_some());
+            oldest = oldest.max(age.unwrap_or_default());
+        });
+        if present < kept.keys.len() || oldest >= index::TRUSTED_FOR {
+            return None;
+        }
+        if oldest >= index::LOOK_EVERY {
+            store.looks.ask(&kept.keys);
+        }
+        Some(kept.result.clone())
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use super::disk::{Disk, Temp};
 use super::index::{self, Index, Room, Touch};
 use super::key::Key;
+use super::looks::Looks;
 use super::recent::Recent;
 use super::scan::Found;
 use super::verify::Verified;
@@ -80,6 +81,8 @@ pub(super) struct Store {
     touched: Mutex<Vec<Key>>,
     /// Entries read lately.
     pub(super) recent: Recent,
+    /// Files to be looked at.
+    pub(super) looks: Looks,
     /// Files found right lately.
     pub(super) verified: Verified,
     /// Whether anything was written since the last sync.
@@ -98,6 +101,7 @@ impl Store {
             files: Mutex::new(()),
             touched: Mutex::default(),
             recent: Recent::default(),
+            looks: Looks::default(),
             verified: Verified::default(),
             dirty: AtomicBool::new(false),
             settled: Default::default(),
@@ -155,23 +159,19 @@ impl Store {
     /// Uses the keys that are stored and says how many are. From memory.
     pub(super) fn touch_all(&self, keys: &[Key]) -> usize {
         let mut found = 0;
-        self.touch_each(keys, |_, present| found += usize::from(present));
+        self.touch_each(keys, |_, age| found += usize::from(age.is_some()));
         found
     }
 
-    /// Uses the keys that are stored and tells for each whether it is. From
-    /// memory. Returns those whose files are to be looked at.
-    pub(super) fn touch_each(&self, keys: &[Key], mut tell: impl FnMut(usize, bool)) -> Vec<Key> {
+    /// Uses the keys that are stored and tells for each how many seconds ago
+    /// its file was looked at, if it is stored. From memory.
+    pub(super) fn touch_each(&self, keys: &[Key], mut tell: impl FnMut(usize, Option<u32>)) {
         let now = index::now();
         let mut stale = Vec::new();
-        let mut unlooked = Vec::new();
         let mut index = self.index.lock();
         for (n, key) in keys.iter().enumerate() {
-            let (touch, look) = index.touch(key, now);
-            tell(n, touch != Touch::Absent);
-            if look {
-                unlooked.push(*key);
-            }
+            let (touch, age) = index.touch(key, now);
+            tell(n, (touch != Touch::Absent).then_some(age));
             if touch == Touch::Stale {
                 stale.push(*key);
             }
@@ -180,7 +180,6 @@ impl Store {
         if !stale.is_empty() {
             self.touched.lock().append(&mut stale);
         }
-        unlooked
     }
 
     /// Records on disk what was used since the last call.

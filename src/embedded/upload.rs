@@ -61,8 +61,13 @@ impl Upload {
         self.hasher.size()
     }
 
-    /// Appends. After a `NoRoom` nothing was written and the call may be
-    /// repeated; after any other error the upload is of no use.
+    /// Sets space aside for the upload to be so far. After a `NoRoom` the call
+    /// may be repeated.
+    pub(super) fn reserve(&mut self, end: u64) -> Result<(), Error> {
+        self.reserved.grow_to(end)
+    }
+
+    /// Appends. After an error the upload is of no use.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());

@@ -11,6 +11,7 @@
 //! Called by: `write.rs`.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tonic::Status;
 
 use super::index;
 use super::room::Rooms;
+use super::status::blocking;
 use super::store;
 use super::upload::Upload;
 
@@ -33,11 +35,16 @@ const MAX_COUNT: usize = 256;
 
 /// While others wait to go beyond their share, the upload that does has to get
 /// on by so much in such a time.
-const LEAST_BEYOND: u64 = 8 << 20;
-const LEAST_BEYOND_IN: Duration = Duration::from_secs(15);
+const LEAST_BEYOND: u64 = 4 << 20;
+const LEAST_BEYOND_IN: Duration = Duration::from_secs(8);
+
+/// How often those that wait for it see to that.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what needs space waits for uploads to end that it told to.
 const YIELD: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(80);
 
 /// A call has to bring so much, or end, in such a time; what it waits for room
 /// does not count.
@@ -53,6 +60,8 @@ pub(super) struct Uploads {
     slots: Mutex<HashMap<[u8; 32], Arc<Slot>>>,
     pub(super) rooms: Rooms,
     max_idle_bytes: u64,
+    /// When it was last seen to that nobody holds others up.
+    checked: AtomicU32,
 }
 
 /// One upload; locked by the call that works on it.
@@ -172,6 +181,7 @@ impl Uploads {
             slots: Mutex::default(),
             rooms: Rooms::new(max_size),
             max_idle_bytes: max_size / 4,
+            checked: AtomicU32::new(0),
         }
     }
 
@@ -231,7 +241,18 @@ impl Uploads {
         if self.rooms.beyond_is_held() {
             self.drop_holding_up(|slot| slot.beyond.lock().is_some() && slot.is_idle());
         }
-        self.rooms.extend(&mut upload.room, bytes).await;
+        {
+            let mut extended = pin!(self.rooms.extend(&mut upload.room, bytes));
+            while tokio::time::timeout(CHECK_EVERY, &mut extended)
+                .await
+                .is_err()
+            {
+                let now = index::now();
+                if self.checked.swap(now, Ordering::Relaxed) != now {
+                    self.drop_what_holds_up();
+                }
+            }
+        }
         if upload.room.is_beyond() {
             claim.slot.goes_beyond();
         }
@@ -252,6 +273,11 @@ impl Uploads {
         drop(dropped);
     }
 
+    fn drop_what_holds_up(&self) {
+        let wanted = self.rooms.beyond_is_wanted();
+        self.drop_holding_up(|slot| slot.holds_up(wanted));
+    }
+
     /// Makes room for what finds none: drops the uploads that nobody works on
     /// or, if there are none, the largest but `own`. False if there is none.
     fn make_way(&self, own: Option<&Arc<Slot>>) -> bool {
@@ -270,34 +296,18 @@ impl Uploads {
         true
     }
 
-    /// Runs `write` until it finds room, for as long as others can make way.
-    pub(super) fn with_room<T>(
-        &self,
-        own: Option<&Arc<Slot>>,
-        mut write: impl FnMut() -> Result<T, store::Error>,
-    ) -> Result<T, store::Error> {
-        let begun = Instant::now();
-        loop {
-            match write() {
-                Err(store::Error::NoRoom) if begun.elapsed() < YIELD && self.make_way(own) => {
-                    // Whoever was told to needs a moment.
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(store::Error::DiskFull) => {
-                    // Room for the next one; this one may be half written.
-                    self.drop_idle();
-                    return Err(store::Error::DiskFull);
-                }
-                result => return result,
-            }
+    /// After an error of a write.
+    pub(super) fn on_error(&self, error: &store::Error) {
+        if matches!(error, store::Error::DiskFull) {
+            // Room for the next one; this one may be half written.
+            self.drop_idle();
         }
     }
 
     /// Drops idle uploads that are too old or too many, and what holds others
     /// up.
     pub(super) fn prune(&self) {
-        let wanted = self.rooms.beyond_is_wanted();
-        self.drop_holding_up(|slot| slot.holds_up(wanted));
+        self.drop_what_holds_up();
         let now = index::now();
         self.drop_oldest_while(|used, count, bytes| {
             let old = now.saturating_sub(used) >= MAX_AGE;
@@ -330,5 +340,42 @@ impl Uploads {
         }
         drop(slots);
         dropped.len()
+    }
+}
+
+/// A wait for space that others are to make. It holds no thread, so that any
+/// number can wait.
+#[derive(Debug)]
+pub(super) struct Way {
+    since: Instant,
+    pause: Duration,
+}
+
+impl Way {
+    /// From now on.
+    pub(super) fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// Has others than `own` make way and gives them a moment. An error if
+    /// there are none, or they were waited for long enough.
+    pub(super) async fn wait(
+        &mut self,
+        uploads: &Arc<Uploads>,
+        own: Option<&Arc<Slot>>,
+    ) -> Result<(), Status> {
+        if self.since.elapsed() >= YIELD {
+            return Err(store::Error::NoRoom.into());
+        }
+        let (uploads, own) = (Arc::clone(uploads), own.cloned());
+        if !blocking(move || uploads.make_way(own.as_ref())).await? {
+            return Err(store::Error::NoRoom.into());
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
     }
 }

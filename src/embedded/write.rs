@@ -22,8 +22,9 @@ use super::request::is_empty_blob;
 use super::resource::Blob;
 use super::room::Room;
 use super::status::{blocking, invalid};
+use super::store;
 use super::upload::Upload;
-use super::uploads::{Claim, IDLE, LEAST_PROGRESS, Progress, Slot};
+use super::uploads::{Claim, IDLE, LEAST_PROGRESS, Progress, Slot, Way};
 use crate::call::ConnectionId;
 use crate::proto::bytestream::{QueryWriteStatusResponse, WriteRequest, WriteResponse};
 
@@ -148,6 +149,14 @@ fn out_of_range(committed: u64) -> Status {
     ))
 }
 
+/// What there has to be before an upload can go on.
+enum Lack {
+    /// Room of its share for so many bytes.
+    Share(u64),
+    /// Space in the cache, which others hold.
+    Space,
+}
+
 /// Where bytes go; moves to another thread and back for each visit.
 struct Sink {
     target: Target,
@@ -161,6 +170,7 @@ impl Sink {
     /// Writes, and finishes if `finish`, off this thread.
     async fn feed(mut self, pieces: Vec<Bytes>, finish: bool) -> Result<Self, Status> {
         let mut pieces = VecDeque::from(pieces);
+        let mut way = Way::new();
         loop {
             let (sink, rest, fed) = blocking(move || {
                 let fed = self.feed_here(&mut pieces, finish);
@@ -172,9 +182,17 @@ impl Sink {
             })
             .await?;
             (self, pieces) = (sink, rest);
-            let Some(bytes) = fed? else { return Ok(self) };
             let uploads = &self.target.inner.uploads;
-            uploads.extend(&mut self.claim, bytes).await;
+            match fed? {
+                None => return Ok(self),
+                Some(Lack::Share(bytes)) => uploads.extend(&mut self.claim, bytes).await,
+                Some(Lack::Space) => {
+                    if let Err(status) = way.wait(uploads, Some(&self.claim.slot)).await {
+                        blocking(move || self.give_up()).await?;
+                        return Err(status);
+                    }
+                }
+            }
         }
     }
 
@@ -185,13 +203,13 @@ impl Sink {
         uploads.forget(&self.target.name, &self.claim.slot);
     }
 
-    /// Takes pieces from the front while there is room for them. If there is
-    /// not, returns for how many bytes there should be.
+    /// Takes pieces from the front while there is room for them; says what
+    /// there is not.
     fn feed_here(
         &mut self,
         pieces: &mut VecDeque<Bytes>,
         finish: bool,
-    ) -> Result<Option<u64>, Status> {
+    ) -> Result<Option<Lack>, Status> {
         while let Some(piece) = pieces.front_mut() {
             let lacking = match self.decoder.take() {
                 None => self.put_plain(piece, finish)?,
@@ -225,22 +243,26 @@ impl Sink {
         }
     }
 
-    /// For how many bytes there should be room so that `more` can be written,
-    /// if there is not.
-    fn lacking(&self, more: u64) -> Result<Option<u64>, Status> {
-        let upload = self.claim.upload.as_ref().ok_or_else(lost)?;
+    /// Sets space aside so that `more` can be written, or says what there is
+    /// not. `shared`: it has to be within the upload's share.
+    fn lacking(&mut self, more: u64, shared: bool) -> Result<Option<Lack>, Status> {
+        let upload = self.claim.upload.as_mut().ok_or_else(lost)?;
         let end = upload.after(more);
-        Ok((!upload.room.covers(end)).then_some(end))
+        if shared && !upload.room.covers(end) {
+            return Ok(Some(Lack::Share(end)));
+        }
+        match upload.reserve(end) {
+            Err(store::Error::NoRoom) => Ok(Some(Lack::Space)),
+            reserved => Ok(reserved.map(|()| None)?),
+        }
     }
 
-    fn put_plain(&mut self, piece: &Bytes, last: bool) -> Result<Option<u64>, Status> {
+    fn put_plain(&mut self, piece: &Bytes, last: bool) -> Result<Option<Lack>, Status> {
+        let more = (piece.len() as u64).saturating_sub(self.skip);
         // What ends an upload is stored at once.
-        if !last {
-            let more = (piece.len() as u64).saturating_sub(self.skip);
-            let lacking = self.lacking(more)?;
-            if lacking.is_some() {
-                return Ok(lacking);
-            }
+        let lacking = self.lacking(more, !last)?;
+        if lacking.is_some() {
+            return Ok(lacking);
         }
         self.put(piece)?;
         Ok(None)
@@ -250,10 +272,10 @@ impl Sink {
         &mut self,
         decoder: &mut Decoder,
         piece: &mut Bytes,
-    ) -> Result<Option<u64>, Status> {
+    ) -> Result<Option<Lack>, Status> {
         loop {
             let more = (Decoder::STEP as u64).saturating_sub(self.skip);
-            let lacking = self.lacking(more)?;
+            let lacking = self.lacking(more, true)?;
             if lacking.is_some() {
                 return Ok(lacking);
             }
@@ -274,8 +296,9 @@ impl Sink {
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let bytes = bytes.get(skip..).unwrap_or_default();
         let upload = self.claim.upload.as_mut().ok_or_else(lost)?;
-        let uploads = &self.target.inner.uploads;
-        uploads.with_room(Some(&self.claim.slot), || upload.write(bytes))?;
+        upload
+            .write(bytes)
+            .inspect_err(|error| self.target.inner.uploads.on_error(error))?;
         Ok(())
     }
 }

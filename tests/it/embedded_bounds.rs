@@ -48,7 +48,7 @@ async fn uploads_under_way_leave_others_what_is_stored_and_room() {
         .iter()
         .map(|content| begin(&greedy, content, 7 * MIB + MIB / 2))
         .collect();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let gone = client.missing(&stored).await.len();
     assert!(gone <= 16, "8 open uploads evicted {gone} of 48 MiB");
     // Another client has room for a small one at once, and for one beyond its

@@ -128,3 +128,34 @@ async fn entries_that_take_more_than_a_look_are_not_kept() {
         assert_eq!(at_hand(&cache, "", &action), None, "{n}");
     }
 }
+
+#[tokio::test]
+async fn whoever_asks_does_not_wait_for_a_look_at_the_file() {
+    let cache = Cache::new();
+    let file = cache.put(b"file").await;
+    let action = absent(1);
+    update(&cache, &action, &of_file(&file, 1)).await;
+    get(&cache, &action).await.unwrap();
+    let key = key::Key::blob(F, &file);
+    let looked_before = |seconds| {
+        let then = index::now() - seconds;
+        cache.inner().store.index.lock().looked(&key, then);
+    };
+    looked_before(10);
+    assert!(at_hand(&cache, "", &action).is_some(), "it waited");
+    std::fs::remove_file(cache.path(&file)).unwrap();
+    looked_before(10);
+    let mut answers = 0;
+    while at_hand(&cache, "", &action).is_some() {
+        answers += 1;
+        assert!(answers < 1000, "the file was never looked at");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(cache.is_missing(&file).await);
+    // Nobody looked for long: then it takes more than memory.
+    cache.put(b"file").await;
+    looked_before(1000);
+    assert_eq!(at_hand(&cache, "", &action), None);
+    assert_eq!(get(&cache, &action).await.unwrap(), of_file(&file, 1));
+    assert!(at_hand(&cache, "", &action).is_some());
+}

@@ -1,8 +1,10 @@
 //! The bound on disk space, eviction, and a full disk.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::*;
+use crate::call::ConnectionId;
 
 fn name(digest: &Digest) -> String {
     let id = uuid::Uuid::new_v4();
@@ -214,4 +216,93 @@ async fn the_disk_becoming_full_in_mid_upload_stores_nothing() {
     assert_eq!(error.unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!(cache.inner().store.usage(), (0, 0));
     assert_eq!(files(&cache), 0);
+}
+
+/// An upload that sends so many bytes every so often: what became of it, and
+/// when.
+async fn trickle(cache: &Cache, piece: usize, every: u64) -> (Result<i64, Status>, u64) {
+    let data = noise(1, 600_000);
+    let digest = Digest::of(F, &data).unwrap();
+    let name = name(&digest);
+    let begun = tokio::time::Instant::now();
+    let messages = futures_util::stream::unfold(0, move |sent| {
+        let end = data.len().min(sent + piece);
+        let next = (sent < end).then(|| part(&name, sent, &data[sent..end], end == data.len()));
+        async move {
+            if sent > 0 {
+                tokio::time::sleep(Duration::from_secs(every)).await;
+            }
+            Some((next?, end))
+        }
+    });
+    let mut client = cache.byte_stream();
+    let call = client.write(messages);
+    let call = tokio::time::timeout(Duration::from_secs(36_000), call).await;
+    let written = call
+        .expect("it ends")
+        .map(|r| r.into_inner().committed_size);
+    (written, begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_does_not_get_on_ends_and_gives_its_room_back() {
+    let cache = Cache::new();
+    // Something comes all the time, but too little.
+    let (slow, seconds) = trickle(&cache, 1000, 10).await;
+    assert_eq!(slow.unwrap_err().code(), Code::DeadlineExceeded);
+    assert!((120..=241).contains(&seconds), "after {seconds} s");
+    assert_eq!(cache.inner().store.usage(), (0, 0));
+    assert_eq!(files(&cache), 0);
+    // Just enough, for longer than that.
+    let (enough, seconds) = trickle(&cache, 20_000, 100).await;
+    assert_eq!(enough.unwrap(), 600_000);
+    assert!(seconds > 1000, "after {seconds} s");
+}
+
+#[test]
+fn what_waits_for_space_holds_no_thread() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let cache = Cache::of_size(400 * 4096);
+        let kept = cache.put(b"kept").await;
+        // All space is held by an upload that does not let go of it.
+        let inner = cache.inner();
+        let room = room::Room::new(ConnectionId::next());
+        let upload = upload::Upload::new(&inner.store, F, &absent(1), room).unwrap();
+        let stuck = inner.uploads.begin("stuck", upload).unwrap();
+        let held = inner.store.reserve(399 * 4096).unwrap();
+        let data = noise(2, 9000);
+        let digest = Digest::of(F, &data).unwrap();
+        let mut waiting = tokio::task::JoinSet::new();
+        for n in 0..16 {
+            let (mut cas, mut stream) = (cache.cas(), cache.byte_stream());
+            let (digest, data) = (digest.clone(), data.clone());
+            waiting.spawn(async move {
+                if n % 2 == 0 {
+                    let request = rev2::BatchUpdateBlobsRequest {
+                        requests: vec![identity(&digest, &data)],
+                        ..Default::default()
+                    };
+                    let answer = cas.batch_update_blobs(request).await.unwrap();
+                    return answer.into_inner().responses.remove(0).status.unwrap().code;
+                }
+                let messages = vec![part(&name(&digest), 0, &data, true)];
+                let written = stream.write(futures_util::stream::iter(messages)).await;
+                written.map_or_else(|status| status.code().into(), |_| 0)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = std::time::Instant::now();
+        assert_eq!(cache.get(&kept).await.unwrap(), b"kept");
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(1), "a read waited {waited:?}");
+        // All find space once there is some.
+        drop((held, stuck));
+        assert_eq!(waiting.join_all().await, [0; 16]);
+    });
 }
