@@ -76,11 +76,12 @@ fn run(name: &str) -> Result<(), String> {
     let script = SCRIPTS.iter().find(|script| script.name == name);
     let script = script.ok_or_else(|| format!("no script `{name}`; there are: {names:?}"))?;
     Metrics::install().map_err(|error| error.to_string())?;
-    init_log(&LogSettings {
+    let _flush = init_log(&LogSettings {
         json: Some(true),
         level: "info".to_owned(),
         directives: None,
-    });
+    })
+    .map_err(|error| error.to_string())?;
     let proxy = Proxy::new(script.call)?;
     // Buffers grow to their size.
     proxy.run(script.at_once * 2, script.at_once)?;

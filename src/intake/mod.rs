@@ -26,6 +26,7 @@ mod unsent;
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ pub trait Calls:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
     + Clone
     + Send
+    + Sync
     + 'static
 {
 }
@@ -118,6 +120,7 @@ impl<S> Calls for S where
             Future: Send + 'static,
         > + Clone
         + Send
+        + Sync
         + 'static
 {
 }
@@ -125,7 +128,7 @@ impl<S> Calls for S where
 /// Makes [`Intake`]s.
 #[derive(Debug, Clone)]
 pub struct IntakeLayer<S> {
-    far: Option<(S, Elsewhere)>,
+    far: Option<Arc<(S, Elsewhere)>>,
 }
 
 impl<S> IntakeLayer<S> {
@@ -133,7 +136,7 @@ impl<S> IntakeLayer<S> {
     #[must_use]
     pub fn new(far: S, elsewhere: Elsewhere) -> Self {
         Self {
-            far: Some((far, elsewhere)),
+            far: Some(Arc::new((far, elsewhere))),
         }
     }
 
@@ -160,7 +163,8 @@ impl<S: Clone> Layer<S> for IntakeLayer<S> {
 #[derive(Debug, Clone)]
 pub struct Intake<S> {
     near: S,
-    far: Option<(S, Elsewhere)>,
+    /// Shared, as every call clones this and few go there.
+    far: Option<Arc<(S, Elsewhere)>>,
 }
 
 impl<S: Calls> Service<Request<Body>> for Intake<S> {

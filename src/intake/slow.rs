@@ -59,7 +59,8 @@ pub(super) async fn answer<S: Calls>(
     };
     let request = Request::from_parts(parts, message.1);
     match intake.far {
-        Some((far, elsewhere)) if whole.pieces.length() as u64 > LARGE => {
+        Some(far) if whole.pieces.length() as u64 > LARGE => {
+            let (far, elsewhere) = (*far).clone();
             let there = elsewhere.clone();
             let answer = async move { large(far, request, whole, &share, &there).await };
             elsewhere.run(answer).await
