@@ -73,11 +73,13 @@ impl Ledger {
         self.books.lock().waiting.len()
     }
 
-    /// Whether the oldest incomplete permit of the share waits.
+    /// Whether the oldest incomplete permit of the share waits, or did until now.
     pub(super) fn oldest_waits(&self, share: Number) -> bool {
         let books = self.books.lock();
         let oldest = books.shares.get(&share).and_then(|s| s.incomplete.first());
-        oldest.is_some_and(|permit| books.waiting.contains_key(permit))
+        oldest.is_some_and(|permit| {
+            books.waiting.contains_key(permit) || books.granted.contains_key(permit)
+        })
     }
 
     pub(super) fn number(&self) -> Number {
