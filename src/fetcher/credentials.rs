@@ -138,8 +138,8 @@ impl Credentials {
                 origin.scheme = url.scheme(),
                 origin.port = url.port_or_known_default(),
                 "credentials of this server for this host are not shown to it: they go over https \
-                 and to ports 80 and 443, unless their entry names another port (HOST:PORT) or \
-                 plain http (http://HOST)"
+                 and to ports 80 and 443, unless their entry names this scheme and port, as \
+                 http://HOST:PORT or HOST:PORT do"
             );
         }
     }

@@ -1,4 +1,8 @@
 //! What becomes of bodies, without connections.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
 
 use bytes::{BufMut as _, BytesMut};
 use futures_util::stream;

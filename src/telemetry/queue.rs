@@ -11,9 +11,10 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that wait at most; as much again may be on its way out.
@@ -100,7 +101,12 @@ impl Queue {
         state.closed = true;
         self.0.changed.notify_one();
         while !state.waiting.is_empty() || state.writing {
-            if self.0.empty.wait_until(&mut state, end).timed_out() {
+            if self
+                .0
+                .empty
+                .wait_until(&mut state, end.into_std())
+                .timed_out()
+            {
                 return;
             }
         }
