@@ -251,7 +251,7 @@ async fn drive(
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
         let running = called.activity.begin();
-        let (room, answer) = called.desk.answer(request);
+        let (room, answer) = called.desk.answer(request, running.calls());
         answer.map_ok(move |response| {
             response.map(|body| Counted {
                 body,

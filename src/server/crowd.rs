@@ -107,6 +107,13 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Running(Arc<Activity>);
 
+impl Running {
+    /// Calls of its connection that run, with this one.
+    pub(super) fn calls(&self) -> u32 {
+        self.0.running.load(Relaxed)
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.end();

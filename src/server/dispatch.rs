@@ -97,13 +97,14 @@ impl Desk {
         &self.peer
     }
 
-    /// Answers one call. What comes beside the answer is to be held until it
+    /// Answers one call, of so many that the connection has. What comes beside the answer is to be held until it
     /// was sent.
     pub(super) fn answer(
         &self,
         request: Request<Incoming>,
+        calls: u32,
     ) -> (Option<Permit>, impl Future<Output = Answer> + Send + use<>) {
-        match heads::room(&self.share, &request) {
+        match heads::room(&self.share, &request, calls) {
             Ok(room) => (room, self.admitted(request)),
             Err(status) => {
                 let refusal = status.into_http().map(Body::Native);
