@@ -6,7 +6,7 @@
 #
 # Gates, as a share of bazel-remote's CPU for a hit on its own disk index: Assetgate's own part before bb_storage, and all of it
 # with the embedded cache. A pushed URN and a checksum. They guard what was reached (it was 4.0 and 4.9 before), with slack for the
-# noise of machines that run tests; the targets, which are lower and not met, stand in the README.
+# noise of machines that run tests; the targets, which are lower and not met, stand in docs/cost.md.
 #   GATE_STORAGE=3.0 GATE_EMBEDDED=2.2
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
