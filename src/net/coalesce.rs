@@ -51,6 +51,8 @@ struct Inner<S> {
     unflushed: bool,
     /// How much may still be read in this poll.
     turn: usize,
+    /// Whether the next turn was asked for.
+    yielded: bool,
     /// Whether the last read found nothing: the peer is waited for.
     waiting: bool,
     /// Who judges what the peer sends, if anybody.
@@ -111,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
                 write: Outbox::default(),
                 unflushed: false,
                 turn: TURN,
+                yielded: false,
                 waiting: false,
                 meter,
                 error: None,
@@ -124,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
     pub fn flush(&self, cx: &mut Context<'_>) {
         let mut inner = self.inner.lock();
         inner.turn = TURN;
+        inner.yielded = false;
         if let Poll::Ready(Err(error)) = inner.poll_drain(cx) {
             // The connection learns of it at its next write; it may be waiting
             // for something else, so make sure that there is a next poll.
@@ -219,7 +223,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         mut out: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.turn == 0 {
-            self.turn = TURN;
+            // HTTP/2 reads again for each call that it hands on, in one poll.
+            if self.yielded {
+                return Poll::Pending;
+            }
+            self.yielded = true;
             return wait_for_next_turn(cx);
         }
         if self.read.is_none() {

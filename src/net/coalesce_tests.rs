@@ -176,6 +176,22 @@ async fn one_poll_reads_a_turn_and_the_next_goes_on() {
 }
 
 #[tokio::test]
+async fn a_turn_lasts_until_the_poll_ends_however_often_is_read() {
+    let (near, mut far) = duplex(4 << 20);
+    let mut io = Coalesced::with_client(near, b"");
+    let frame = [0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+    far.write_all(&frame.repeat(10_000)).await.unwrap();
+    let first = read_in_one_poll(&mut io, 8 << 10);
+    assert!(first > 0);
+    // As HTTP/2 does for each call that it hands on.
+    for _ in 0..3 {
+        assert_eq!(read_in_one_poll(&mut io, 8 << 10), 0);
+    }
+    flush(&io).await;
+    assert!(read_in_one_poll(&mut io, 8 << 10) > 0);
+}
+
+#[tokio::test]
 async fn an_offence_ends_the_reading_and_is_known() {
     let (near, mut far) = duplex(4 << 20);
     let mut io = Coalesced::with_client(near, b"preface");
@@ -183,11 +199,13 @@ async fn an_offence_ends_the_reading_and_is_known() {
     far.write_all(&ping.repeat(10_000)).await.unwrap();
     for _ in 0..1000 {
         read_in_one_poll(&mut io, 8 << 10);
+        flush(&io).await;
     }
     assert_eq!(io.conduct().offence, None);
     far.write_all(&ping.repeat(30_000)).await.unwrap();
     for _ in 0..1000 {
         read_in_one_poll(&mut io, 8 << 10);
+        flush(&io).await;
     }
     assert_eq!(io.conduct().offence, Some(crate::net::Offence::Pings));
 }

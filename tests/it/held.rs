@@ -42,11 +42,11 @@ fn status(answer: &RawAnswer) -> Option<Status> {
     Status::from_header_map(headers).or_else(|| Status::from_header_map(&answer.headers))
 }
 
+/// Calls that were begun, and what keeps them so.
+type Begun = (JoinSet<RawAnswer>, Vec<SendStream<bytes::Bytes>>);
+
 /// Opens calls of many headers and leaves them so.
-async fn fill(
-    attacker: &mut RawClient,
-    path: &str,
-) -> (JoinSet<RawAnswer>, Vec<SendStream<bytes::Bytes>>) {
+async fn open_many(attacker: &mut RawClient, path: &str) -> Begun {
     let mut calls = JoinSet::new();
     let mut open = Vec::new();
     for _ in 0..900 {
@@ -55,8 +55,14 @@ async fn fill(
         calls.spawn(receive(answer));
         tokio::task::yield_now().await;
     }
-    sleep(Duration::from_secs(6)).await;
     (calls, open)
+}
+
+/// The same, and waits until all of it has arrived.
+async fn fill(attacker: &mut RawClient, path: &str) -> Begun {
+    let begun = open_many(attacker, path).await;
+    sleep(Duration::from_secs(6)).await;
+    begun
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,6 +90,33 @@ async fn p9_headers_of_calls_without_an_answer_have_a_bound() {
         assert_eq!(answer.grpc_status(), Some("0"), "{answer:?}");
         drop((open, calls, attacker));
         sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_headers_that_arrive_at_once_are_not_all_taken_at_once() {
+    let upstream = RawUpstream::start().await;
+    for path in [FETCH_BLOB, "/some.Service/Hang"] {
+        let proxy = Proxy::new().upstream_at(&upstream.url()).start().await;
+        let idle = proxy.resident();
+        let mut attacker = RawClient::connect(proxy.address()).await;
+        // So that they wait in its socket.
+        proxy.pause();
+        let (mut calls, open) = open_many(&mut attacker, path).await;
+        sleep(Duration::from_secs(1)).await;
+        proxy.go_on();
+        // More is refused than this, one answer after the other.
+        for _ in 0..100 {
+            let refused = bounded("a refusal", calls.join_next())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(refused.grpc_status(), Some("8"), "{refused:?}");
+        }
+        let grown = proxy.peak().saturating_sub(idle) / MIB;
+        println!("{path}: {grown} MiB");
+        assert!(grown < 130, "{path}: {grown} MiB over idle");
+        drop(open);
     }
 }
 
