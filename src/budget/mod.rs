@@ -18,6 +18,7 @@ mod cgroup;
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use tokio::time::Instant;
 use ledger::{Ledger, Number};
 
 pub use cgroup::memory_limit;
+use unsent::Answers;
+pub use unsent::Unsent;
 
 /// Most bytes of the budget unless told otherwise.
 const MOST: u64 = 256 << 20;
@@ -38,12 +41,9 @@ const MOST: u64 = 256 << 20;
 /// Least bytes of a budget: one full message and some.
 pub const LEAST: u64 = 24 << 20;
 
-/// Bytes of answers of a connection that are made and not yet sent. Not of the
-/// budget: they stay for as long as their reader likes, and would keep others
-/// out.
-const UNSENT: u64 = 32 << 20;
-/// What these are counted in.
-const UNIT: u64 = 1 << 10;
+/// What part of a budget answers may take, beside it, that are made and not yet
+/// sent.
+const UNSENT_PART: u64 = 4;
 
 /// Small messages of a connection that are not charged to the process:
 /// counting them there would cost each call more than they do.
@@ -51,7 +51,10 @@ const SMALL: u64 = 512 << 10;
 
 /// The budget of the process; clones share it.
 #[derive(Debug, Clone)]
-pub struct Budget(Arc<Ledger>);
+pub struct Budget {
+    ledger: Arc<Ledger>,
+    unsent: Arc<unsent::Room>,
+}
 
 /// What one connection, or one part of the process, has of the budget; clones
 /// are the same share.
@@ -70,8 +73,7 @@ struct Account {
     /// share began.
     progress: AtomicU64,
     began: Instant,
-    /// Room for answers that are not yet sent.
-    answers: Arc<Semaphore>,
+    answers: Answers,
     /// One at a time of what is not to be done for one connection at once.
     alone: Arc<Semaphore>,
 }
@@ -87,20 +89,24 @@ impl Budget {
     /// A budget of so many bytes; at least [`LEAST`].
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self(Arc::new(Ledger::new(limit.max(LEAST))))
+        let limit = limit.max(LEAST);
+        Self {
+            ledger: Arc::new(Ledger::new(limit)),
+            unsent: Arc::new(unsent::Room::new(limit / UNSENT_PART)),
+        }
     }
 
     /// A new connection's share.
     #[must_use]
     pub fn share(&self) -> Share {
         Share(Arc::new(Account {
-            number: self.0.number(),
-            ledger: Arc::clone(&self.0),
+            number: self.ledger.number(),
+            ledger: Arc::clone(&self.ledger),
             small: AtomicU64::new(0),
             stalled: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
             began: Instant::now(),
-            answers: Arc::new(Semaphore::new((UNSENT / UNIT) as usize)),
+            answers: Answers::of(&self.unsent),
             alone: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -108,19 +114,25 @@ impl Budget {
     /// Its bytes.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.0.limit()
+        self.ledger.limit()
     }
 
     /// Bytes held now, those of small messages aside.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.0.used()
+        self.ledger.used()
+    }
+
+    /// Bytes of answers that are made and not yet sent.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        self.unsent.used()
     }
 
     /// How many wait for room.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.0.waiting()
+        self.ledger.waiting()
     }
 }
 
@@ -214,15 +226,10 @@ impl Share {
         }
     }
 
-    /// Room for an answer of so many bytes, once earlier ones of this share have
-    /// been sent. To be held until it has been sent itself.
+    /// Room for an answer of so many bytes, once enough earlier ones have been
+    /// sent. To be held until it has been sent itself.
     pub async fn answer(&self, bytes: u64) -> Unsent {
-        let units = bytes.min(UNSENT).div_ceil(UNIT) as u32;
-        match Arc::clone(&self.0.answers).acquire_many_owned(units).await {
-            Ok(permit) => Unsent(Arc::new(permit)),
-            // Never closed.
-            Err(_) => std::future::pending().await,
-        }
+        self.0.answers.room(bytes).await
     }
 
     /// The bytes of the whole budget.
@@ -317,10 +324,6 @@ impl Drop for Permit {
         self.shrink_to(0);
     }
 }
-
-/// Room of an answer, given back when the last clone is dropped.
-#[derive(Debug, Clone)]
-pub struct Unsent(#[allow(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
 
 /// Bytes of a small message, given back when dropped.
 #[derive(Debug)]

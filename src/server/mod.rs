@@ -4,6 +4,7 @@
 //! Called by: `cli`.
 
 mod accept;
+mod allocator;
 mod assembly;
 mod backend;
 mod connection;

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::assembly::Assembly;
 use super::backend::Backend;
-use super::{Listener, ListenerSettings, Serving, descriptors, readiness};
+use super::{Listener, ListenerSettings, Serving, allocator, descriptors, readiness};
 use crate::admin;
 use crate::budget::Budget;
 use crate::config::Config;
@@ -117,6 +117,7 @@ async fn serve(
         None => None,
     };
     process.background.spawn(metrics.upkeep());
+    process.background.spawn(allocator::keep_small());
     announce(&grpc.to_string(), admin.map(|a| a.to_string()).as_deref())?;
     if let Some(prober) = prober {
         process.background.spawn(prober.watch(probes, required));
