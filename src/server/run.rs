@@ -45,6 +45,7 @@ type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
 /// # Errors
 /// When something that serving needs cannot be had.
 pub fn run(mut config: Config, announce: Announce, told: Told) -> anyhow::Result<()> {
+    allocator::set_up(config.threads);
     let metrics = Metrics::install()?;
     let admin_connections = descriptors::fit(&mut config, descriptors::raise());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -103,7 +104,7 @@ async fn serve(
         }
     }
     let (serving, grpc) = listen(&config, &backend, assembly, &mut process)?;
-    let render = rendering(metrics.clone(), observer, budget);
+    let render = rendering(metrics.clone(), observer, budget.clone());
     let admin = match &config.admin {
         Some(address) => {
             let pages = Pages {
@@ -117,7 +118,7 @@ async fn serve(
         None => None,
     };
     process.background.spawn(metrics.upkeep());
-    process.background.spawn(allocator::keep_small());
+    process.background.spawn(allocator::keep_small(budget));
     announce(&grpc.to_string(), admin.map(|a| a.to_string()).as_deref())?;
     if let Some(prober) = prober {
         process.background.spawn(prober.watch(probes, required));
