@@ -3,12 +3,16 @@
 //! network the browser is in, and only the `Host` header tells.
 //!
 //! No name leads to an address by itself, so one in place of a name is what
-//! whoever asked meant; so is no `Host` at all, which browsers always send.
+//! whoever asked meant; so is no `Host` at all, as HTTP/1.0 may have it and no
+//! browser does.
 //! Not for: authentication.
 //! Called by: `pages`; `config` reads the names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+
+use http::uri::Authority;
+use http::{HeaderValue, Request, Version, header};
 
 /// Where the name of this machine stands.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
@@ -94,6 +98,29 @@ impl AllowedHosts {
     }
 }
 
+/// A request that names two hosts, or none where it has to: which of them were
+/// checked would be chance (RFC 9112, section 3.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ambiguous;
+
+/// The host that a request names in its `Host` header, and nowhere another.
+pub(super) fn named<B>(request: &Request<B>) -> Result<Option<&[u8]>, Ambiguous> {
+    let mut all = request.headers().get_all(header::HOST).iter();
+    let host = all.next().map(HeaderValue::as_bytes);
+    let needed = request.version() >= Version::HTTP_11;
+    if all.next().is_some() || (needed && host.is_none()) {
+        return Err(Ambiguous);
+    }
+    match request.uri().authority().map(Authority::as_str) {
+        // Of a whole URL as the target.
+        Some(target) if host.is_some_and(|h| !h.eq_ignore_ascii_case(target.as_bytes())) => {
+            Err(Ambiguous)
+        }
+        Some(target) => Ok(Some(target.as_bytes())),
+        None => Ok(host),
+    }
+}
+
 /// In lower case, without a dot at the end.
 fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
@@ -147,6 +174,39 @@ mod tests {
         assert!(hosts.allows(None) && !hosts.allows(Some(b"\xff")));
         let any = AllowedHosts::of(bound, &[HostName::Any]);
         assert!(any.allows(Some(b"any.example")) && any.allows(Some(b"\xff")));
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let of = |target: &str, hosts: &[&str], version| {
+            let mut request = Request::get(target).version(version);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            let request = request.body(()).unwrap();
+            named(&request).map(|host| host.map(<[u8]>::to_vec))
+        };
+        let v1_1 = Version::HTTP_11;
+        assert_eq!(of("/", &["h"], v1_1), Ok(Some(b"h".to_vec())));
+        assert_eq!(of("http://h:1/", &["H:1"], v1_1), Ok(Some(b"h:1".to_vec())));
+        assert_eq!(
+            of("http://h/", &[], Version::HTTP_10),
+            Ok(Some(b"h".to_vec()))
+        );
+        assert_eq!(of("/", &[], Version::HTTP_10), Ok(None));
+        for (target, hosts) in [
+            ("/", &[][..]),
+            ("http://h/", &[]),
+            ("/", &["h", "h"]),
+            ("http://h/", &["i"]),
+            ("http://h/", &["h:80"]),
+        ] {
+            assert_eq!(
+                of(target, hosts, v1_1),
+                Err(Ambiguous),
+                "{target} {hosts:?}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod fetches;
 mod host;
 mod pages;
+mod places;
 mod serve;
 
 use std::fmt;

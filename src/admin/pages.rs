@@ -14,7 +14,7 @@ use axum::routing::any;
 use http::{Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::{AllowedHosts, State, fetches as listing};
+use super::{AllowedHosts, State, fetches as listing, host};
 use crate::store::Report;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -38,8 +38,11 @@ pub fn router(state: State, hosts: AllowedHosts) -> Router {
 
 /// Only reads, and only under our own names.
 async fn guard(Shared(hosts): Shared<AllowedHosts>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST);
-    if !hosts.allows(host.map(http::HeaderValue::as_bytes)) {
+    let Ok(host) = host::named(&request) else {
+        let text = "A request names one host: one Host header, and no other in its target.\n";
+        return answer(StatusCode::BAD_REQUEST, TEXT, text.to_owned());
+    };
+    if !hosts.allows(host) {
         let text = "This port does not answer to the name it was asked under: use an address, or \
                     have the operator add the name to admin.hosts.\n";
         return answer(StatusCode::MISDIRECTED_REQUEST, TEXT, text.to_owned());

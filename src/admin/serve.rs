@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt as _;
+
+use super::places::{Place, Places};
 
 /// For the head of a request, also of the next one on a kept connection.
 const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -20,20 +23,20 @@ const CONNECTION: Duration = Duration::from_secs(300);
 /// After a failed accept; running out of descriptors does not pass at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the future is dropped, and its connections end with it; of
-/// more than so many at a time, some wait in the listener's queue. Not
+/// Accepts until the future is dropped, and its connections end with it; where
+/// there are so many, one that asks for nothing ends for a newcomer. Not
 /// tracked by the drain: health must be seen to change while calls drain, and
 /// a kept connection must not hold the drain up.
 pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
-    let slots = Arc::new(Semaphore::new(connections));
+    let places = Places::new(connections);
     let mut served = tokio::task::JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
-                served.spawn(connection(stream, router.clone(), slot));
+                let Some(place) = places.take().await else {
+                    return;
+                };
+                served.spawn(connection(stream, router.clone(), place));
             }
             Err(error) => {
                 tracing::debug!(%error, "the admin port could not accept");
@@ -44,15 +47,27 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, _slot: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, router: Router, place: Place) {
+    let place = Arc::new(place);
+    let asked = Arc::clone(&place);
+    let answer = service_fn(move |request: http::Request<Incoming>| {
+        asked.asks();
+        router.clone().oneshot(request)
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match tokio::time::timeout(CONNECTION, served).await {
-        Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
+        .serve_connection(TokioIo::new(stream), answer);
+    let ended = tokio::select! {
+        // What can be told at once is told before the place is given up.
+        biased;
+        ended = served => ended,
+        () = place.needed() => return,
+        () = tokio::time::sleep(CONNECTION) => return,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an admin connection failed");
     }
 }
 
@@ -101,15 +116,15 @@ mod tests {
 
     /// In real time, as sockets make a paused clock run ahead.
     #[tokio::test]
-    async fn who_says_nothing_cannot_take_every_slot_for_ever() {
+    async fn who_says_nothing_makes_room_at_once() {
         let (address, _tasks) = start().await;
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        let answer = tokio::time::timeout(HEAD * 2, get(address))
+        let answer = tokio::time::timeout(HEAD / 2, get(address))
             .await
-            .expect("a slot came free");
+            .expect("one made room");
         assert!(answer.starts_with("HTTP/1.1 200 OK"));
     }
 }

@@ -232,3 +232,40 @@ async fn p5_no_page_of_the_admin_port_can_be_framed_or_guessed_at() {
         );
     }
 }
+
+/// Status of the answer to a head as it is.
+async fn ask_raw(address: std::net::SocketAddr, head: &str) -> u16 {
+    bounded(head, async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn p5_a_request_to_the_admin_port_names_one_host() {
+    let proxy = Proxy::new().start().await;
+    let ours = "localhost:9980";
+    for (target, hosts, status) in [
+        ("/status", &[ours][..], 200),
+        ("/status", &[ours, "evil.example"], 400),
+        ("/status", &["evil.example", ours], 400),
+        ("/status", &[ours, ours], 400),
+        ("/status", &[], 400),
+        ("/status", &["localhost, evil.example"], 421),
+        ("http://localhost:9980/status", &[ours], 200),
+        ("http://LOCALHOST:9980/status", &[ours], 200),
+        ("http://evil.example/status", &[ours], 400),
+        ("http://localhost:9980/status", &["evil.example"], 400),
+        ("http://localhost:9981/status", &[ours], 400),
+        ("http://evil.example/status", &["evil.example"], 421),
+        ("http://localhost:9980@evil.example/", &[ours], 400),
+    ] {
+        let hosts: String = hosts.iter().map(|h| format!("Host: {h}\r\n")).collect();
+        let head = format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        assert_eq!(ask_raw(proxy.admin(), &head).await, status, "{head}");
+    }
+}
