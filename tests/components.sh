@@ -28,7 +28,7 @@ need_tool() { command -v "$1" >/dev/null || die "$1 is missing: $2"; }
 apt() {
   local pair cmd packages=()
   for pair in bazel:bazel-bootstrap bwrap:bubblewrap h2load:nghttp2-client nghttpx:nghttp2-proxy valgrind:valgrind git:git curl:curl \
-    openssl:openssl strace:strace taskset:util-linux nginx:nginx; do
+    openssl:openssl strace:strace taskset:util-linux nginx:nginx ip:iproute2; do
     cmd=${pair%%:*}
     command -v "$cmd" >/dev/null || packages+=("${pair#*:}")
   done

@@ -11,21 +11,18 @@
 //! Called by: `server::assembly`.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Accepted, Shared};
-use super::crowd::Crowd;
 use super::dispatch::Dispatch;
+use super::door::Door;
 use super::listener::{Acceptor, Bound, ListenerSettings};
-use super::lobby::Lobby;
 use crate::drain::Drain;
 use crate::net::RawStream;
 use crate::telemetry;
@@ -33,17 +30,6 @@ use crate::telemetry;
 /// Pause after an error that accepting again at once would meet again, such as
 /// having no file descriptor left.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
-
-/// How long a client may have to say something before it makes room: a burst is
-/// accepted before any of it was heard.
-const GRACE: Duration = Duration::from_millis(50);
-
-/// How long it may take until a slot is free that somebody has to leave.
-const MAKING_ROOM: Duration = Duration::from_millis(100);
-
-/// How long it may take until a client has left that was asked to: it is told,
-/// and answers.
-const LEAVING: Duration = Duration::from_millis(250);
 
 /// On which thread a dispatch is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,9 +186,7 @@ async fn accept(
             return;
         }
     };
-    let slots = Arc::new(Semaphore::new(settings.max_connections));
-    let lobby = Arc::new(Lobby::default());
-    let crowd = Arc::new(Crowd::default());
+    let door = Door::new(settings.max_connections, settings.client_limit);
     let mut next = 0;
     loop {
         let (stream, address) = match acceptor.accept().await {
@@ -217,16 +201,12 @@ async fn accept(
                 continue;
             }
         };
-        let limit = &settings.client_limit;
-        let client = limit.client(address);
-        let full = client.is_some_and(|client| crowd.count(client) >= limit.connections);
-        if full && !crowd.ask_idlest(client) {
-            connection::refused("client_limit", address);
-            continue;
-        }
-        let Some(slot) = slot(&slots, &lobby, &crowd).await else {
-            connection::refused("limit", address);
-            continue;
+        let (guest, member) = match door.admit(address).await {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                connection::refused(reason, address);
+                continue;
+            }
         };
         if let RawStream::Tcp(socket) = &stream {
             // A socket that is gone already fails later anyway.
@@ -240,9 +220,8 @@ async fn accept(
             socket,
             accepted: Accepted {
                 address,
-                slot,
-                guest: lobby.enter(),
-                member: crowd.enter(client),
+                guest,
+                member,
             },
         });
         match handed {
@@ -251,33 +230,4 @@ async fn accept(
         }
         next = (next + 1) % threads.len();
     }
-}
-
-/// A slot, if need be that of a client which has not spoken yet, or else of one
-/// that has no call. Closing a connection above the limit tells its client at
-/// once; leaving it in the backlog would let it wait for nothing.
-async fn slot(
-    slots: &Arc<Semaphore>,
-    lobby: &Lobby,
-    crowd: &Crowd,
-) -> Option<OwnedSemaphorePermit> {
-    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-        return Some(slot);
-    }
-    let mut freed = pin!(Arc::clone(slots).acquire_owned());
-    let Some(oldest) = lobby.oldest() else {
-        if !crowd.ask_idlest(None) {
-            return None;
-        }
-        return tokio::time::timeout(LEAVING, freed).await.ok()?.ok();
-    };
-    tokio::select! {
-        biased;
-        slot = &mut freed => return slot.ok(),
-        () = tokio::time::sleep_until(oldest + GRACE) => {}
-    }
-    if !lobby.show_out_oldest() {
-        return None;
-    }
-    tokio::time::timeout(MAKING_ROOM, freed).await.ok()?.ok()
 }

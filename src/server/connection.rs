@@ -12,18 +12,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use http_body::{Frame, SizeHint};
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tower::BoxError;
 
 use super::PeerInfo;
-use super::crowd::{Activity, Member, Running};
-use super::dispatch::{Desk, Dispatch};
+use super::crowd::{Activity, Member, Running, Watching};
+use super::dispatch::{Desk, Dispatch, is_watch};
 use super::ending::{self, End};
 use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
@@ -85,11 +85,9 @@ pub(super) struct Shared {
 /// What is known of a connection before it is served.
 pub(super) struct Accepted {
     pub(super) address: Option<SocketAddr>,
-    /// Its share of the limit on connections.
-    pub(super) slot: OwnedSemaphorePermit,
     /// Its place among those that have not spoken yet.
     pub(super) guest: Guest,
-    /// Its place among all.
+    /// Its place among all, and its share of the limit on connections.
     pub(super) member: Member,
 }
 
@@ -97,12 +95,11 @@ pub(super) struct Accepted {
 pub(super) async fn serve(stream: RawStream, accepted: Accepted, shared: Arc<Shared>) {
     let Accepted {
         address,
-        slot,
         guest,
         member,
     } = accepted;
     metrics::counter!("assetgate_connections_accepted_total").increment(1);
-    let _open = Open::new(slot);
+    let _open = Open::new();
     let handshake = tokio::time::timeout(
         shared.settings.handshake_timeout,
         greet(stream, address, &shared),
@@ -131,14 +128,13 @@ pub(super) fn refused(reason: &'static str, address: Option<SocketAddr>) {
 /// The connection as counted.
 struct Open {
     gauge: metrics::Gauge,
-    _slot: OwnedSemaphorePermit,
 }
 
 impl Open {
-    fn new(slot: OwnedSemaphorePermit) -> Self {
+    fn new() -> Self {
         let gauge = metrics::gauge!("assetgate_connections");
         gauge.increment(1.0);
-        Self { gauge, _slot: slot }
+        Self { gauge }
     }
 }
 
@@ -197,12 +193,15 @@ struct Line {
     activity: Arc<Activity>,
 }
 
+/// A call of a connection, or what is none as it may stay open for ever.
+type Under = Either<Running, Watching>;
+
 /// An answer's body; its call runs until it is dropped.
 #[pin_project::pin_project]
 struct Counted {
     #[pin]
     body: crate::forward::Body,
-    running: Running,
+    running: Under,
     /// Of its head.
     room: Option<Permit>,
 }
@@ -250,8 +249,16 @@ async fn drive(
     let called = Arc::clone(&line);
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
-        let running = called.activity.begin();
-        let (room, answer) = called.desk.answer(request, running.calls());
+        let (running, calls) = match is_watch(request.uri().path()) {
+            // Its head is looked at, whatever else there is.
+            true => (Under::Right(called.activity.watch()), u32::MAX),
+            false => {
+                let running = called.activity.begin();
+                let calls = running.calls();
+                (Under::Left(running), calls)
+            }
+        };
+        let (room, answer) = called.desk.answer(request, calls);
         answer.map_ok(move |response| {
             response.map(|body| Counted {
                 body,
@@ -299,11 +306,12 @@ async fn drive(
 /// has had its time.
 async fn has_left(line: &Line, member: &Member) {
     member.asked_to_leave().await;
-    loop {
+    tokio::select! {
+        () = tokio::time::sleep(LEAVING) => {}
+        () = member.hurried() => {}
+    }
+    while !line.activity.is_idle() {
         tokio::time::sleep(LEAVING).await;
-        if line.activity.is_idle() {
-            return;
-        }
     }
 }
 

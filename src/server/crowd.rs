@@ -1,11 +1,13 @@
 //! Who is connected: how many from one client, and which connections carry no
-//! call and can give way to a newcomer, the one idle longest first.
+//! call and can give way to a newcomer, the one idle longest first. A watch is
+//! no call here: it can stay open for ever, at no cost to whoever opened it.
+//! Connections with one go after those that have nothing.
 //!
 //! A client is an IPv4 address or an IPv6 network of 64 bits, which is what one
 //! customer of a provider gets. Not counted are those behind which many may
 //! stand: this host itself, Unix sockets, and proxies the operator names.
 //! Not for: clients that have not spoken yet (`lobby`).
-//! Called by: `accept`, `connection`.
+//! Called by: `door`, `connection`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +66,10 @@ struct Entry {
     client: Option<IpAddr>,
     activity: Arc<Activity>,
     leave: CancellationToken,
+    /// Leaves now, without a word more.
+    hurry: CancellationToken,
+    /// Its place among the connections, or since it was told to leave another.
+    slot: OwnedSemaphorePermit,
 }
 
 impl Table {
@@ -84,9 +91,20 @@ pub(super) struct Activity {
     running: AtomicU32,
     /// When the last one ended, by [`now`].
     idle_since: AtomicU64,
+    /// Watches that are open.
+    watches: AtomicU32,
 }
 
 impl Activity {
+    pub(super) fn watch(self: &Arc<Self>) -> Watching {
+        self.watches.fetch_add(1, Relaxed);
+        Watching(Arc::clone(self))
+    }
+
+    fn watches(&self) -> bool {
+        self.watches.load(Relaxed) > 0
+    }
+
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Relaxed);
         Running(Arc::clone(self))
@@ -120,6 +138,16 @@ impl Drop for Running {
     }
 }
 
+/// A watch that is open, until dropped.
+#[derive(Debug)]
+pub(super) struct Watching(Arc<Activity>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Microseconds since the first connection. By the C library's clock: rustix reads
 /// the kernel's page itself, which valgrind, that counts what calls cost, hides.
 fn now() -> u64 {
@@ -128,16 +156,23 @@ fn now() -> u64 {
 }
 
 impl Crowd {
-    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Member {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        slot: OwnedSemaphorePermit,
+    ) -> Member {
         let activity = Arc::new(Activity {
             running: AtomicU32::new(1),
             idle_since: AtomicU64::new(0),
+            watches: AtomicU32::new(0),
         });
-        let leave = CancellationToken::new();
+        let [leave, hurry] = [(); 2].map(|()| CancellationToken::new());
         let entry = Entry {
             client,
             activity: Arc::clone(&activity),
             leave: leave.clone(),
+            hurry: hurry.clone(),
+            slot,
         };
         let mut table = self.0.lock();
         let number = table.next;
@@ -151,6 +186,7 @@ impl Crowd {
             number,
             activity,
             leave,
+            hurry,
         }
     }
 
@@ -159,22 +195,35 @@ impl Crowd {
     }
 
     /// Asks the connection to leave that has carried no call for the longest
-    /// time; of this client, if one is named. Returns whether there was one.
-    pub(super) fn ask_idlest(&self, client: Option<IpAddr>) -> bool {
+    /// time; of this client, if one is named. Returns its place, if there was
+    /// one; meanwhile it has the spare one.
+    pub(super) fn displace_idlest(
+        &self,
+        client: Option<IpAddr>,
+        spare: OwnedSemaphorePermit,
+    ) -> Option<OwnedSemaphorePermit> {
         let mut table = self.0.lock();
-        let idle = table.open.iter().filter(|(_, entry)| {
+        let idle = table.open.iter_mut().filter(|(_, entry)| {
             (client.is_none() || entry.client == client)
                 && entry.activity.is_idle()
                 && !entry.leave.is_cancelled()
         });
-        let idlest = idle.min_by_key(|(n, e)| (e.activity.idle_since.load(Relaxed), **n));
-        let Some((_, entry)) = idlest else {
-            return false;
-        };
+        let (_, entry) = idle.min_by_key(|(n, e)| {
+            let since = e.activity.idle_since.load(Relaxed);
+            (e.activity.watches(), since, **n)
+        })?;
         entry.leave.cancel();
+        let slot = std::mem::replace(&mut entry.slot, spare);
         let client = entry.client;
         table.uncount(client);
-        true
+        Some(slot)
+    }
+
+    /// Has those that were asked to leave do so now.
+    pub(super) fn hurry(&self) {
+        let table = self.0.lock();
+        let leaving = table.open.values().filter(|e| e.leave.is_cancelled());
+        leaving.for_each(|entry| entry.hurry.cancel());
     }
 }
 
@@ -185,6 +234,7 @@ pub(super) struct Member {
     number: u64,
     activity: Arc<Activity>,
     leave: CancellationToken,
+    hurry: CancellationToken,
 }
 
 impl Member {
@@ -201,6 +251,11 @@ impl Member {
     pub(super) async fn asked_to_leave(&self) {
         self.leave.cancelled().await;
     }
+
+    /// Waits until it is needed at once.
+    pub(super) async fn hurried(&self) {
+        self.hurry.cancelled().await;
+    }
 }
 
 impl Drop for Member {
@@ -215,6 +270,8 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     fn limit(fronts: &[&str]) -> ClientLimit {
@@ -254,25 +311,63 @@ mod tests {
     #[tokio::test]
     async fn who_is_idle_longest_goes_first_and_the_busy_stay() {
         let crowd = Arc::new(Crowd::default());
+        let slots = Arc::new(Semaphore::new(4));
+        let spares = Arc::new(Semaphore::new(4));
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().unwrap();
+        let displace = |client| {
+            let slot = crowd.displace_idlest(client, take(&spares));
+            slot.inspect(|slot| assert!(Arc::ptr_eq(slot.semaphore(), &slots)))
+                .is_some()
+        };
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|a| Some(a.parse().unwrap()));
-        let members = [a, a, b, b].map(|client| crowd.enter(client));
-        assert!(!crowd.ask_idlest(None), "nobody has spoken");
+        let members = [a, a, b, b].map(|client| crowd.enter(client, take(&slots)));
+        assert!(!displace(None), "nobody has spoken");
         members.iter().for_each(Member::speaks);
         for (n, since) in [40, 20, 10, 30].into_iter().enumerate() {
             members[n].activity.idle_since.store(since, Relaxed);
         }
         let call = members[2].activity().begin();
-        assert!(crowd.ask_idlest(None));
+        assert!(displace(None));
         members[1].asked_to_leave().await;
         assert_eq!(crowd.count(a.unwrap()), 1, "who leaves does not count");
-        assert!(crowd.ask_idlest(b));
+        assert_eq!(
+            (slots.available_permits(), spares.available_permits()),
+            (1, 3)
+        );
+        assert!(displace(b));
         members[3].asked_to_leave().await;
-        assert!(!crowd.ask_idlest(b), "the other one has a call");
+        assert!(!displace(b), "the other one has a call");
         drop(call);
-        assert!(crowd.ask_idlest(b));
+        assert!(displace(b));
         members[2].asked_to_leave().await;
+        crowd.hurry();
+        members[2].hurried().await;
+        assert!(!members[0].hurry.is_cancelled(), "nobody asked it to leave");
         drop(members);
+        assert_eq!(
+            (slots.available_permits(), spares.available_permits()),
+            (4, 4)
+        );
         let table = crowd.0.lock();
         assert!(table.open.is_empty() && table.clients.is_empty());
+    }
+
+    #[tokio::test]
+    async fn watches_are_no_calls_but_go_after_those_without() {
+        let crowd = Arc::new(Crowd::default());
+        let slots = Arc::new(Semaphore::new(9));
+        let take = || Arc::clone(&slots).try_acquire_owned().unwrap();
+        let members = [(); 3].map(|()| crowd.enter(None, take()));
+        members.iter().for_each(Member::speaks);
+        for (n, since) in [20, 10, 30].into_iter().enumerate() {
+            members[n].activity.idle_since.store(since, Relaxed);
+        }
+        let watches = [0, 1].map(|n| members[n].activity().watch());
+        for next in [2, 1, 0] {
+            assert!(crowd.displace_idlest(None, take()).is_some());
+            members[next].asked_to_leave().await;
+        }
+        drop(watches);
+        assert!(!members[0].activity.watches());
     }
 }

@@ -4,12 +4,13 @@
 //! opens them. Were they let take all, the admin port could not be asked, the
 //! cache not be dialled and no file be opened. So everybody else's part is
 //! set aside first.
-//! Not for: which connection gives way (`places`).
+//! Not for: which connection gives way (`door`).
 //! Called by: `run`.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::backend::{part, worst_case};
+use super::door::spares;
 use crate::config::{Config, ReferencesUpstream};
 
 /// Connections of the admin port at most.
@@ -56,7 +57,7 @@ impl Setting {
             files,
         } = shares;
         let to_servers = self.servers * worst_case(upstream, self.threads);
-        clients + origins + to_servers + admin + files
+        clients + spares(clients) + origins + to_servers + admin + files
     }
 
     /// What can be had of `wanted` with so many descriptors: all of it if that
@@ -85,6 +86,7 @@ impl Setting {
                 - 1;
         }
         let rest = free.saturating_sub(self.total(got));
+        let rest = rest.saturating_sub(spares(rest));
         got.clients = wanted.clients.min(rest).max(1);
         got
     }

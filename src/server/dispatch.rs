@@ -173,3 +173,10 @@ impl<F: Future<Output = Answer>> Future for Answering<F> {
 pub fn is_ours(path: &str) -> bool {
     OURS.iter().any(|prefix| path.starts_with(prefix))
 }
+
+/// Whether it is a call that stays open for as long as the client likes, while
+/// nothing is done for it.
+pub(super) fn is_watch(path: &str) -> bool {
+    let of_grpc = path.strip_prefix("/grpc.");
+    of_grpc.is_some_and(|rest| rest == "health.v1.Health/Watch" || rest.starts_with("reflection."))
+}

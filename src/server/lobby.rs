@@ -5,18 +5,22 @@
 //! nobody out, unless as many as the limit come while an honest client greets.
 //!
 //! Not for: clients that speak HTTP/2, which stay.
-//! Called by: `accept`, `connection`.
+//! Called by: `door`, `connection`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Who waits in it, in order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Lobby(Mutex<Guests>);
+pub(super) struct Lobby {
+    guests: Mutex<Guests>,
+    left: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Guests {
@@ -27,7 +31,7 @@ struct Guests {
 impl Lobby {
     pub(super) fn enter(self: &Arc<Self>) -> Guest {
         let shown_out = CancellationToken::new();
-        let mut guests = self.0.lock();
+        let mut guests = self.guests.lock();
         let number = guests.next;
         guests.next += 1;
         guests
@@ -42,14 +46,24 @@ impl Lobby {
 
     /// Since when the oldest has been there.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        let guests = self.0.lock();
+        let guests = self.guests.lock();
         let (since, _) = guests.waiting.values().next()?;
         Some(*since)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.guests.lock().waiting.len()
+    }
+
+    /// Waits until one has left. For one who asks.
+    pub(super) async fn left(&self) {
+        self.left.notified().await;
+    }
+
     /// Ends the longest wait; returns whether there was one.
     pub(super) fn show_out_oldest(&self) -> bool {
-        let oldest = self.0.lock().waiting.pop_first();
+        let oldest = self.guests.lock().waiting.pop_first();
         oldest.is_some_and(|(_, (_, guest))| {
             guest.cancel();
             true
@@ -74,7 +88,8 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.lobby.0.lock().waiting.remove(&self.number);
+        self.lobby.guests.lock().waiting.remove(&self.number);
+        self.lobby.left.notify_one();
     }
 }
 

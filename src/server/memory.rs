@@ -49,9 +49,8 @@ impl MemoryServer {
         let Some(slot) = self.slot() else { return };
         let accepted = Accepted {
             // Nobody asks these to leave.
-            member: Arc::new(Crowd::default()).enter(None),
+            member: Arc::new(Crowd::default()).enter(None, slot),
             address: None,
-            slot,
             guest: self.lobby.enter(),
         };
         let shared = Arc::clone(&self.shared);

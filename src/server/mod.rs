@@ -12,6 +12,7 @@ mod crowd;
 mod descriptors;
 mod dispatch;
 mod doctor;
+mod door;
 mod ending;
 mod explain;
 mod heads;

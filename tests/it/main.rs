@@ -39,6 +39,7 @@ mod one_parser;
 mod operating;
 mod origin_policy;
 mod origin_proxy;
+mod places;
 mod presence;
 mod probe;
 mod proof;
