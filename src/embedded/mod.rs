@@ -15,6 +15,7 @@
 
 mod action;
 mod action_cache;
+mod ancestors;
 mod byte_stream;
 mod capabilities;
 mod cas;

@@ -3,7 +3,7 @@
 //!
 //! Whoever can put a file or a link there decides what clients are given, or
 //! which file of ours is overwritten.
-//! Not for: what the directory holds (`disk.rs`).
+//! Not for: what is above it (`ancestors.rs`), what it holds (`disk.rs`).
 //! Called by: `disk.rs`.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -15,26 +15,29 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::ancestors;
+
 /// Of directories.
 const DIRECTORY: u32 = 0o700;
 /// Of files.
 const FILE: u32 = 0o600;
 /// The group may write.
-const BY_GROUP: u32 = 0o020;
+pub(super) const BY_GROUP: u32 = 0o020;
 /// All users may write.
-const BY_ALL: u32 = 0o002;
+pub(super) const BY_ALL: u32 = 0o002;
 /// In a directory with this bit one user cannot replace what is another's.
-const STICKY: u32 = 0o1000;
+pub(super) const STICKY: u32 = 0o1000;
 
 /// Creates the directory if need be, and takes away what others may read.
 ///
 /// # Errors
-/// If it is a link, belongs to another user, or all may write it or replace it;
-/// the text says what to do. A group may write what root made for it, as
+/// If it is a link, belongs to another user, or others may write it or replace
+/// it; the text says what to do. A group may write what root made for it, as
 /// volumes are (`fsGroup` of Kubernetes): that is the operator's choice.
 pub(super) fn prepare(root: &Path) -> io::Result<()> {
-    create(root)?;
     let user = rustix::process::geteuid().as_raw();
+    ancestors::check(root, user)?;
+    create(root)?;
     let metadata = fs::symlink_metadata(root)?;
     if metadata.is_symlink() {
         let to = fs::canonicalize(root).unwrap_or_default();
@@ -44,8 +47,12 @@ pub(super) fn prepare(root: &Path) -> io::Result<()> {
         ));
     }
     check(&metadata, user)?;
-    if let Some(parent) = fs::canonicalize(root)?.parent() {
-        check_parent(parent, &fs::metadata(parent)?, user)?;
+    // Of what was not there yet, too.
+    for directory in ancestors::check(root, user)? {
+        tracing::warn!(
+            directory = %directory.display(),
+            "who is in the group of this directory may replace the cache directory below it"
+        );
     }
     narrow(root, &metadata, user)
 }
@@ -140,19 +147,7 @@ fn check(directory: &Metadata, user: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn check_parent(path: &Path, parent: &Metadata, user: u32) -> io::Result<()> {
-    let trusted = parent.uid() == user || parent.uid() == 0;
-    let replaceable = parent.mode() & BY_ALL != 0 && parent.mode() & STICKY == 0;
-    if trusted && !replaceable {
-        return Ok(());
-    }
-    refuse(format!(
-        "could be replaced by others, who may write {}; use a directory elsewhere",
-        path.display()
-    ))
-}
-
-fn refuse<T>(text: String) -> io::Result<T> {
+pub(super) fn refuse<T>(text: String) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 

@@ -133,6 +133,88 @@ async fn a_directory_that_others_may_write_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_directory_anywhere_below_one_that_others_may_write_is_not_used() {
+    let dir = TempDir::new().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir_all(at("open/ours/deeper")).unwrap();
+    set_mode(&at("open"), 0o777);
+    let named = at("open").display().to_string();
+    let said = [
+        named.as_str(),
+        "may be written by other users",
+        "chmod go-w",
+    ];
+    for data in [
+        at("open/ours/deeper/data"),
+        at("open/ours"),
+        at("open/new/data"),
+    ] {
+        refuses(Proxy::new().data_dir(&data), &said).await;
+    }
+    assert!(!at("open/new").exists(), "nothing is made there");
+    // Neither where a link leads there, nor where one that lies there leads.
+    fs::create_dir_all(at("safe/deeper")).unwrap();
+    symlink(at("open/ours"), at("safe/to-open")).unwrap();
+    symlink("../safe", at("open/to-safe")).unwrap();
+    for data in [
+        "safe/to-open/data",
+        "open/to-safe/data",
+        "safe/deeper/../../open/ours/data",
+    ] {
+        refuses(Proxy::new().data_dir(&at(data)), &said).await;
+    }
+    symlink(at("round"), at("round")).unwrap();
+    refuses(Proxy::new().data_dir(&at("round/data")), &["round"]).await;
+    // A group of ours may write it: others of that group replace what is below.
+    set_mode(&at("open"), 0o775);
+    if !geteuid().is_root() {
+        refuses(Proxy::new().data_dir(&at("open/ours/data")), &said).await;
+    }
+    // As the directory of temporary files is.
+    set_mode(&at("open"), 0o1777);
+    Proxy::new()
+        .data_dir(&at("open/to-safe/data"))
+        .start()
+        .await;
+    Proxy::new().data_dir(&at("open/new/data")).start().await;
+}
+
+#[tokio::test]
+async fn a_directory_below_one_of_another_user_is_not_used() {
+    let dir = TempDir::new().unwrap();
+    assert!(
+        geteuid().is_root(),
+        "this test needs root, to give a directory away"
+    );
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir_all(at("theirs/ours/data")).unwrap();
+    fs::create_dir_all(at("tmp/ours")).unwrap();
+    std::os::unix::fs::chown(at("theirs"), Some(OTHER), None).unwrap();
+    let named = at("theirs").display().to_string();
+    let said = [named.as_str(), "belongs to user 65534", "chown"];
+    refuses(Proxy::new().data_dir(&at("theirs/ours/data")), &said).await;
+    // A link of theirs, where each user has entries of their own.
+    set_mode(&at("tmp"), 0o1777);
+    symlink(at("tmp/ours"), at("tmp/link")).unwrap();
+    std::os::unix::fs::lchown(at("tmp/link"), Some(OTHER), None).unwrap();
+    let named = at("tmp/link").display().to_string();
+    let said = [named.as_str(), "belongs to user 65534"];
+    refuses(Proxy::new().data_dir(&at("tmp/link/data")), &said).await;
+    // What root made for a group, as volumes are: the operator's choice.
+    fs::create_dir_all(at("volume/cache")).unwrap();
+    set_mode(&at("volume"), 0o2775);
+    let running = Proxy::new()
+        .data_dir(&at("volume/cache/data"))
+        .start()
+        .await;
+    eventually("a warning", async || {
+        let text = running.stderr().text();
+        text.contains("who is in the group of").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_for_this_user_unless_set_otherwise() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("socket");
