@@ -1,15 +1,16 @@
 //! The room that unfinished uploads may take of the cache: an eighth, shared
-//! between connections, and all there is for one upload at a time.
+//! between connections; another eighth for one at a time whose blob is no
+//! larger than that; and all there is for one other upload at a time.
 //!
 //! An upload takes room as its bytes arrive. Where its connection has no more,
-//! it is not read until there is, or until it is its turn to go beyond: of all
-//! uploads one may, evicting as it grows, so that there is always one that can
-//! finish.
+//! it is not read until there is, or until it is its turn to go beyond,
+//! evicting as it grows, so that there is always one that can finish.
 //!
 //! Not for: space on the disk (`store.rs` reserves that).
 //! Called by: `write.rs`, `uploads.rs`.
 
 use super::shares::{Permit, Shares};
+use super::turns::{Lane, Turn, Turns, Wanted};
 use crate::call::ConnectionId;
 
 /// What part of the cache unfinished uploads may take.
@@ -19,22 +20,25 @@ const PART: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Rooms {
     shared: Shares,
-    beyond: Shares,
+    beyond: Turns,
 }
 
 /// The room of one upload; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     connection: ConnectionId,
+    /// Of the blob.
+    size: u64,
     shared: Option<Permit>,
-    beyond: Option<Permit>,
+    beyond: Option<Turn>,
 }
 
 impl Room {
-    /// None yet.
-    pub(super) fn new(connection: ConnectionId) -> Self {
+    /// None yet, for a blob of this size.
+    pub(super) fn new(connection: ConnectionId, size: u64) -> Self {
         Self {
             connection,
+            size,
             shared: None,
             beyond: None,
         }
@@ -42,12 +46,17 @@ impl Room {
 
     /// Whether it is enough for an upload of `bytes` so far.
     pub(super) fn covers(&self, bytes: u64) -> bool {
-        self.is_beyond() || bytes <= self.shared.as_ref().map_or(0, Permit::amount)
+        self.beyond.is_some() || bytes <= self.shared()
     }
 
-    /// Whether this is the upload that may take all there is.
-    pub(super) fn is_beyond(&self) -> bool {
-        self.beyond.is_some()
+    /// How much it has of what is shared.
+    pub(super) fn shared(&self) -> u64 {
+        self.shared.as_ref().map_or(0, Permit::amount)
+    }
+
+    /// The turn it has to go beyond that.
+    pub(super) fn beyond(&self) -> Option<Lane> {
+        self.beyond.as_ref().map(|turn| turn.lane)
     }
 }
 
@@ -56,7 +65,7 @@ impl Rooms {
     pub(super) fn new(max_size: u64) -> Self {
         Self {
             shared: Shares::new(max_size / PART),
-            beyond: Shares::with_whole(1),
+            beyond: Turns::new(max_size / PART),
         }
     }
 
@@ -65,27 +74,22 @@ impl Rooms {
         if room.covers(bytes) {
             return;
         }
-        let more = bytes - room.shared.as_ref().map_or(0, Permit::amount);
+        let more = bytes - room.shared();
         tokio::select! {
             biased;
             permit = self.shared.acquire(room.connection, more) => match &mut room.shared {
                 Some(shared) => shared.merge(permit),
                 none => *none = Some(permit),
             },
-            permit = self.beyond.acquire(room.connection, 1) => {
-                room.beyond = Some(permit);
+            turn = self.beyond.take(room.connection, room.size, more) => {
+                room.beyond = Some(turn);
                 room.shared = None;
             }
         }
     }
 
-    /// Whether an upload goes beyond.
-    pub(super) fn beyond_is_held(&self) -> bool {
-        self.beyond.is_held()
-    }
-
-    /// Whether others wait for it.
-    pub(super) fn beyond_is_wanted(&self) -> bool {
-        self.beyond.is_wanted()
+    /// What those need that wait.
+    pub(super) fn wanted(&self) -> Wanted {
+        self.beyond.wanted()
     }
 }

@@ -99,11 +99,13 @@ impl Shares {
     }
 
     /// Whether someone waits.
+    #[cfg(test)]
     pub(super) fn is_wanted(&self) -> bool {
         !self.0.state.lock().turns.is_empty()
     }
 
     /// Whether some of it is held.
+    #[cfg(test)]
     pub(super) fn is_held(&self) -> bool {
         self.0.state.lock().total > 0
     }

@@ -4,26 +4,24 @@
 //! They live as long as the process: a client that resumes after a restart
 //! learns from `QueryWriteStatus` that it has to begin again. Those nobody
 //! works on are bounded in number, bytes and age, and go first when space is
-//! needed. The one that goes beyond its share goes when others wait for that
-//! and it is slow.
+//! needed. Those that stand still go when others wait for their room, and what
+//! goes beyond its share also when it is slow.
 //!
-//! Not for: the bytes (`upload.rs`).
+//! Not for: the bytes (`upload.rs`), one upload by itself (`slot.rs`).
 //! Called by: `write.rs`.
 
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::index;
 use super::room::Rooms;
+use super::slot::{Claim, Slot, busy};
 use super::status::blocking;
 use super::store;
 use super::upload::Upload;
@@ -33,23 +31,15 @@ const MAX_AGE: u32 = 120;
 /// Each holds an open file.
 const MAX_COUNT: usize = 256;
 
-/// While others wait to go beyond their share, the upload that does has to get
-/// on by so much in such a time.
-const LEAST_BEYOND: u64 = 4 << 20;
-const LEAST_BEYOND_IN: Duration = Duration::from_secs(8);
-
 /// How often those that wait for it see to that.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// All together no more often than that.
+const CHECK_LEAST: Duration = Duration::from_millis(50);
 
 /// How long what needs space waits for uploads to end that it told to.
 const YIELD: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(80);
-
-/// A call has to bring so much, or end, in such a time; what it waits for room
-/// does not count.
-pub(super) const LEAST_PROGRESS: usize = 16 << 10;
-pub(super) const IDLE: Duration = Duration::from_secs(120);
 
 /// How long to wait for a call on a dead connection to let go of its upload.
 const TAKE_OVER: Duration = Duration::from_secs(10);
@@ -61,113 +51,12 @@ pub(super) struct Uploads {
     pub(super) rooms: Rooms,
     max_idle_bytes: u64,
     /// When it was last seen to that nobody holds others up.
-    checked: AtomicU32,
+    checked: Mutex<Option<Instant>>,
 }
 
-/// One upload; locked by the call that works on it.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
-    /// Tells the call that works on it to let go.
-    let_go: Mutex<CancellationToken>,
-    committed: AtomicU64,
-    used: AtomicU32,
-    /// Since when it goes beyond its share with others waiting for that, and
-    /// how far it was.
-    beyond: Mutex<Option<(Instant, u64)>>,
-}
-
-/// The right to work on an upload.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) slot: Arc<Slot>,
-    pub(super) upload: OwnedMutexGuard<Option<Upload>>,
-    pub(super) let_go: CancellationToken,
-}
-
-impl Slot {
-    /// Whether nobody works on it.
-    fn is_idle(&self) -> bool {
-        self.upload.try_lock().is_ok()
-    }
-
-    /// Notes how far the upload is.
-    pub(super) fn progress(&self, committed: u64) {
-        self.committed.store(committed, Ordering::Relaxed);
-        self.used.store(index::now(), Ordering::Relaxed);
-    }
-
-    /// Notes that the upload goes beyond its share.
-    pub(super) fn goes_beyond(&self) {
-        let committed = self.committed.load(Ordering::Relaxed);
-        *self.beyond.lock() = Some((Instant::now(), committed));
-    }
-
-    /// Whether it goes beyond its share, and too slowly for those that wait.
-    fn holds_up(&self, wanted: bool) -> bool {
-        let committed = self.committed.load(Ordering::Relaxed);
-        let mut beyond = self.beyond.lock();
-        let Some((since, bytes)) = *beyond else {
-            return false;
-        };
-        if !wanted || committed - bytes.min(committed) >= LEAST_BEYOND {
-            *beyond = Some((Instant::now(), committed));
-            return false;
-        }
-        since.elapsed() >= LEAST_BEYOND_IN
-    }
-
-    /// Claims an upload that only its creator knows.
-    pub(super) fn claim_new(upload: Upload) -> Result<Claim, Status> {
-        let slot = Self::default();
-        slot.progress(0);
-        let cell = Arc::new(tokio::sync::Mutex::new(Some(upload)));
-        let locked = Arc::clone(&cell).try_lock_owned();
-        let slot = Arc::new(Self {
-            upload: cell,
-            ..slot
-        });
-        let let_go = slot.let_go.lock().clone();
-        Ok(Claim {
-            slot,
-            upload: locked.map_err(|_| busy())?,
-            let_go,
-        })
-    }
-}
-
-/// Whether a call gets on.
-#[derive(Debug)]
-pub(super) struct Progress {
-    until: Instant,
-    bytes: usize,
-}
-
-impl Progress {
-    /// From now on.
-    pub(super) fn new() -> Self {
-        Self {
-            until: Instant::now() + IDLE,
-            bytes: 0,
-        }
-    }
-
-    /// When it is over if it does not.
-    pub(super) fn until(&self) -> Instant {
-        self.until
-    }
-
-    /// Bytes came.
-    pub(super) fn note(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        if self.bytes >= LEAST_PROGRESS {
-            *self = Self::new();
-        }
-    }
-}
-
-fn busy() -> Status {
-    Status::unavailable("another call is writing this upload")
+/// For an upload whose name another has now: of nobody's name.
+fn nameless() -> [u8; 32] {
+    *blake3::hash(uuid::Uuid::new_v4().as_bytes()).as_bytes()
 }
 
 fn id(name: &str) -> [u8; 32] {
@@ -181,7 +70,7 @@ impl Uploads {
             slots: Mutex::default(),
             rooms: Rooms::new(max_size),
             max_idle_bytes: max_size / 4,
-            checked: AtomicU32::new(0),
+            checked: Mutex::default(),
         }
     }
 
@@ -189,7 +78,13 @@ impl Uploads {
     pub(super) fn begin(&self, name: &str, upload: Upload) -> Result<Claim, Status> {
         let claim = Slot::claim_new(upload)?;
         let slot = Arc::clone(&claim.slot);
-        self.slots.lock().insert(id(name), slot);
+        let mut slots = self.slots.lock();
+        let earlier = slots.insert(id(name), slot);
+        if let Some(earlier) = earlier.filter(|earlier| !earlier.is_idle()) {
+            // Whoever works on it may finish, but holds up nobody.
+            slots.insert(nameless(), earlier);
+        }
+        drop(slots);
         self.prune();
         Ok(claim)
     }
@@ -200,8 +95,7 @@ impl Uploads {
         let Some(slot) = self.slots.lock().get(&id(name)).cloned() else {
             return Ok(None);
         };
-        let let_go = CancellationToken::new();
-        std::mem::replace(&mut *slot.let_go.lock(), let_go.clone()).cancel();
+        let let_go = slot.take_over();
         let lock = Arc::clone(&slot.upload).lock_owned();
         let upload = tokio::time::timeout(TAKE_OVER, lock).await;
         let upload = upload.map_err(|_| busy())?;
@@ -216,7 +110,7 @@ impl Uploads {
     pub(super) fn committed(&self, name: &str) -> Option<u64> {
         let slots = self.slots.lock();
         let slot = slots.get(&id(name))?;
-        Some(slot.committed.load(Ordering::Relaxed))
+        Some(slot.committed())
     }
 
     /// Forgets the upload under `name` if it still is `slot`.
@@ -238,24 +132,27 @@ impl Uploads {
         let Some(upload) = claim.upload.as_mut() else {
             return;
         };
-        if self.rooms.beyond_is_held() {
-            self.drop_holding_up(|slot| slot.beyond.lock().is_some() && slot.is_idle());
-        }
         {
             let mut extended = pin!(self.rooms.extend(&mut upload.room, bytes));
-            while tokio::time::timeout(CHECK_EVERY, &mut extended)
-                .await
-                .is_err()
-            {
-                let now = index::now();
-                if self.checked.swap(now, Ordering::Relaxed) != now {
+            let mut pause = Duration::ZERO;
+            while tokio::time::timeout(pause, &mut extended).await.is_err() {
+                pause = CHECK_EVERY;
+                if self.may_check() {
                     self.drop_what_holds_up();
                 }
             }
         }
-        if upload.room.is_beyond() {
-            claim.slot.goes_beyond();
+        claim.slot.has(&upload.room);
+    }
+
+    /// Whether those that wait have not been seen to just now.
+    fn may_check(&self) -> bool {
+        let mut checked = self.checked.lock();
+        let may = checked.is_none_or(|at| at.elapsed() >= CHECK_LEAST);
+        if may {
+            *checked = Some(Instant::now());
         }
+        may
     }
 
     /// Drops the uploads that `holds_up`, whether or not somebody works on
@@ -265,7 +162,7 @@ impl Uploads {
         self.slots.lock().retain(|_, slot| {
             let goes = holds_up(slot);
             if goes {
-                slot.let_go.lock().cancel();
+                slot.let_go();
                 dropped.push(Arc::clone(slot));
             }
             !goes
@@ -274,8 +171,29 @@ impl Uploads {
     }
 
     fn drop_what_holds_up(&self) {
-        let wanted = self.rooms.beyond_is_wanted();
+        let wanted = self.rooms.wanted();
         self.drop_holding_up(|slot| slot.holds_up(wanted));
+        if wanted.shared > 0 {
+            self.drop_standing_still(wanted.shared);
+        }
+    }
+
+    /// Drops uploads that stand still, those first that do so longest, until
+    /// so much of the shared room is free.
+    fn drop_standing_still(&self, mut wanted: u64) {
+        let slots = self.slots.lock();
+        let holding = slots.values().filter(|slot| slot.shared() > 0);
+        let mut still: Vec<_> = holding
+            .filter_map(|slot| Some((slot.still_since()?, Arc::clone(slot))))
+            .collect();
+        drop(slots);
+        still.sort_unstable_by_key(|(since, _)| *since);
+        still.retain(|(_, slot)| {
+            let goes = wanted > 0;
+            wanted = wanted.saturating_sub(slot.shared());
+            goes
+        });
+        self.drop_holding_up(|slot| still.iter().any(|(_, other)| std::ptr::eq(&**other, slot)));
     }
 
     /// Makes room for what finds none: drops the uploads that nobody works on
@@ -288,11 +206,11 @@ impl Uploads {
         let others = slots
             .iter()
             .filter(|(_, slot)| own.is_none_or(|own| !Arc::ptr_eq(own, slot)));
-        let largest = others.max_by_key(|(_, slot)| slot.committed.load(Ordering::Relaxed));
+        let largest = others.max_by_key(|(_, slot)| slot.committed());
         let Some((_, largest)) = largest else {
             return false;
         };
-        largest.let_go.lock().cancel();
+        largest.let_go();
         true
     }
 
@@ -322,8 +240,8 @@ impl Uploads {
         let idle = slots.iter().filter(|(_, s)| s.is_idle());
         let mut idle: Vec<_> = idle
             .map(|(id, s)| {
-                let used = s.used.load(Ordering::Relaxed);
-                (used, *id, s.committed.load(Ordering::Relaxed))
+                let used = s.used();
+                (used, *id, s.committed())
             })
             .collect();
         idle.sort_unstable();

@@ -21,10 +21,11 @@ use super::key::Key;
 use super::request::is_empty_blob;
 use super::resource::Blob;
 use super::room::Room;
+use super::slot::{Claim, IDLE, LEAST_PROGRESS, Progress, Slot};
 use super::status::{blocking, invalid};
 use super::store;
 use super::upload::Upload;
-use super::uploads::{Claim, IDLE, LEAST_PROGRESS, Progress, Slot, Way};
+use super::uploads::Way;
 use crate::call::ConnectionId;
 use crate::proto::bytestream::{QueryWriteStatusResponse, WriteRequest, WriteResponse};
 
@@ -55,11 +56,11 @@ pub(super) async fn write(
     let sink = target.open(&first).await?;
     let let_go = sink.claim.let_go.clone();
     let call = Call {
+        progress: Progress::new(&sink.claim.slot),
         sink,
         pending: Vec::new(),
         pending_bytes: 0,
         next_offset: first.write_offset,
-        progress: Progress::new(),
     };
     tokio::select! {
         result = call.run(first, &mut messages) => result,
@@ -113,7 +114,7 @@ impl Target {
         let decoder = self.blob.zstd.then(Decoder::new).transpose();
         let decoder = decoder.map_err(|e| Status::internal(e.to_string()))?;
         let begin = || {
-            let room = Room::new(self.connection);
+            let room = Room::new(self.connection, self.blob.digest.size());
             Upload::new(
                 &self.inner.store,
                 self.blob.function,
@@ -350,9 +351,9 @@ impl Call {
                     return Ok(response);
                 }
                 self = self.flush(false).await?;
-                self.progress = Progress::new();
+                self.progress = Progress::new(&self.sink.claim.slot);
             }
-            let next = tokio::time::timeout_at(self.progress.until(), messages.message());
+            let next = tokio::time::timeout_at(self.progress.wait(), messages.message());
             let Ok(next) = next.await else {
                 blocking(move || self.sink.give_up()).await?;
                 return Err(idle());
@@ -384,6 +385,7 @@ impl Call {
     async fn flush(mut self, finish: bool) -> Result<Self, Status> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
+        self.progress.works();
         self.sink = self.sink.feed(pending, finish).await?;
         Ok(self)
     }

@@ -22,6 +22,7 @@ mod crowds;
 mod directories;
 mod embedded;
 mod embedded_bounds;
+mod embedded_uploads;
 mod explain;
 mod exposure;
 mod fetch_cli;

@@ -272,7 +272,7 @@ fn what_waits_for_space_holds_no_thread() {
         let kept = cache.put(b"kept").await;
         // All space is held by an upload that does not let go of it.
         let inner = cache.inner();
-        let room = room::Room::new(ConnectionId::next());
+        let room = room::Room::new(ConnectionId::next(), absent(1).size());
         let upload = upload::Upload::new(&inner.store, F, &absent(1), room).unwrap();
         let stuck = inner.uploads.begin("stuck", upload).unwrap();
         let held = inner.store.reserve(399 * 4096).unwrap();
