@@ -303,15 +303,27 @@ async fn drive(
 }
 
 /// Waits until a client that has no call, and was told that its place is needed,
-/// has had its time.
+/// has had its time. A call that was on its way may run on, but where many leave
+/// at once no longer than that time: it may have been begun to stay.
 async fn has_left(line: &Line, member: &Member) {
     member.asked_to_leave().await;
+    let calm = async {
+        loop {
+            tokio::time::sleep(LEAVING).await;
+            if line.activity.is_idle() {
+                return;
+            }
+        }
+    };
+    let hurried = async {
+        member.hurried().await;
+        if !line.activity.is_idle() {
+            tokio::time::sleep(LEAVING).await;
+        }
+    };
     tokio::select! {
-        () = tokio::time::sleep(LEAVING) => {}
-        () = member.hurried() => {}
-    }
-    while !line.activity.is_idle() {
-        tokio::time::sleep(LEAVING).await;
+        () = calm => {}
+        () = hurried => {}
     }
 }
 
