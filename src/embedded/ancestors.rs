@@ -49,6 +49,11 @@ impl Trusted {
         if by_others == 0 || found.mode() & STICKY != 0 {
             return Ok(false);
         }
+        // A group of one: where each user has one, what they make is for it.
+        let private = self.user != 0 && found.uid() == self.user && found.gid() == self.user;
+        if by_others == BY_GROUP && private {
+            return Ok(false);
+        }
         // As volumes are made for a group (`fsGroup` of Kubernetes).
         if by_others == BY_GROUP && found.uid() == self.root {
             return Ok(true);
@@ -140,8 +145,10 @@ mod tests {
             trusted.directory(dir.path(), &found(mode)).ok()
         };
         assert_eq!(judge(user + 1, 0o755), Some(false));
-        assert_eq!(judge(user + 1, 0o775), None);
-        assert_eq!(judge(user, 0o775), Some(true));
+        // In the group that has the user's number nobody else is.
+        let alone = user != 0 && found(0o700).gid() == user;
+        assert_eq!(judge(user + 1, 0o775), alone.then_some(false));
+        assert_eq!(judge(user, 0o775), Some(!alone));
         assert_eq!(judge(user, 0o777), None);
         assert_eq!(judge(user, 0o1777), Some(false));
     }
