@@ -4,15 +4,18 @@
 //! Called by: `accept`.
 
 use std::future::poll_fn;
+use std::iter;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::TryFutureExt as _;
+use futures_util::StreamExt as _;
 use futures_util::future::Either;
+use futures_util::stream::FuturesUnordered;
+use http::Response;
 use http_body::{Frame, SizeHint};
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -29,6 +32,7 @@ use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
 use crate::budget::Permit;
 use crate::drain::Drain;
+use crate::forward::{Answer, Body};
 use crate::net::tls::ServerTls;
 use crate::net::{Buffered, Coalesced, Executor, Flushed, Piece, RawStream, Stream};
 use crate::telemetry;
@@ -196,14 +200,39 @@ struct Line {
 /// A call of a connection, or what is none as it may stay open for ever.
 type Under = Either<Running, Watching>;
 
+/// What a call has until its answer was sent.
+struct Held {
+    _under: Under,
+    /// Of its head.
+    _room: Option<Box<Permit>>,
+}
+
+/// Waits for the answer of a call. By hand: a combinator would move the future
+/// out of the way to drop it.
+#[pin_project::pin_project]
+struct Called<F> {
+    #[pin]
+    answer: F,
+    held: Option<Held>,
+}
+
+impl<F: Future<Output = Answer>> Future for Called<F> {
+    type Output = Result<Response<Counted>, h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.answer.poll(cx))?;
+        let held = this.held.take();
+        Poll::Ready(Ok(response.map(|body| Counted { body, _held: held })))
+    }
+}
+
 /// An answer's body; its call runs until it is dropped.
 #[pin_project::pin_project]
 struct Counted {
     #[pin]
-    body: crate::forward::Body,
-    running: Under,
-    /// Of its head.
-    room: Option<Permit>,
+    body: Body,
+    _held: Option<Held>,
 }
 
 impl http_body::Body for Counted {
@@ -249,7 +278,7 @@ async fn drive(
     let called = Arc::clone(&line);
     let service = service_fn(move |request| {
         called.calls.fetch_add(1, Relaxed);
-        let (running, calls) = match is_watch(request.uri().path()) {
+        let (under, calls) = match is_watch(request.uri().path()) {
             // Its head is looked at, whatever else there is.
             true => (Under::Right(called.activity.watch()), u32::MAX),
             false => {
@@ -259,23 +288,22 @@ async fn drive(
             }
         };
         let (room, answer) = called.desk.answer(request, calls);
-        answer.map_ok(move |response| {
-            response.map(|body| Counted {
-                body,
-                running,
-                room,
-            })
-        })
+        let held = Some(Held {
+            _under: under,
+            _room: room,
+        });
+        Called { answer, held }
     });
     let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
     let mut connection = pin!(Flushed::new(connection, stream.clone()));
-    let mut end = pin!(reason_to_end(&line, member, shared));
+    // Polled when something woke it, and not with every few frames.
+    let mut end: FuturesUnordered<_> = iter::once(reason_to_end(&line, member, shared)).collect();
     let mut left = pin!(has_left(&line, member));
     let mut patience = Patience::new(shared.settings.handshake_timeout);
     let mut ending = None;
     poll_fn(|cx| {
         if ending.is_none()
-            && let Poll::Ready(reason) = end.as_mut().poll(cx)
+            && let Poll::Ready(Some(reason)) = end.poll_next_unpin(cx)
         {
             ending = Some(reason);
             connection.as_mut().connection().graceful_shutdown();

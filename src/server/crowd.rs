@@ -11,13 +11,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Whose connections are counted, and how many there may be of one client.
@@ -93,6 +92,8 @@ pub(super) struct Activity {
     idle_since: AtomicU64,
     /// Watches that are open.
     watches: AtomicU32,
+    /// How often it became idle, about.
+    rests: AtomicU32,
 }
 
 impl Activity {
@@ -116,7 +117,11 @@ impl Activity {
 
     fn end(&self) {
         if self.running.fetch_sub(1, Relaxed) == 1 {
-            self.idle_since.store(now(), Relaxed);
+            let rests = self.rests.load(Relaxed);
+            self.rests.store(rests.wrapping_add(1), Relaxed);
+            let exact = rests < RESTS || rests.is_multiple_of(RESTS);
+            let since = if exact { next() } else { now() };
+            self.idle_since.store(since, Relaxed);
         }
     }
 }
@@ -148,11 +153,27 @@ impl Drop for Watching {
     }
 }
 
-/// Microseconds since the first connection. By the C library's clock: rustix reads
-/// the kernel's page itself, which valgrind, that counts what calls cost, hides.
+/// So many rests of a connection are told from all others, and then each of so
+/// many.
+const RESTS: u32 = 64;
+
+/// The order in which connections became idle. A clock, or a number for each
+/// call, would cost every call more: processors take the number from each other.
+/// So those of connections that are busy all the time are numbered only now and
+/// then, and are as old as each other in between.
+#[repr(align(128))]
+struct Order(AtomicU64);
+
+static ORDER: Order = Order(AtomicU64::new(0));
+
+/// Where the order is: later than every number that was given out.
 fn now() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX)
+    ORDER.0.load(Relaxed)
+}
+
+/// A number of its own, later than all that are known.
+fn next() -> u64 {
+    ORDER.0.fetch_add(2, Relaxed) + 1
 }
 
 impl Crowd {
@@ -165,6 +186,7 @@ impl Crowd {
             running: AtomicU32::new(1),
             idle_since: AtomicU64::new(0),
             watches: AtomicU32::new(0),
+            rests: AtomicU32::new(0),
         });
         let [leave, hurry] = [(); 2].map(|()| CancellationToken::new());
         let entry = Entry {
@@ -369,5 +391,37 @@ mod tests {
         }
         drop(watches);
         assert!(!members[0].activity.watches());
+    }
+
+    #[test]
+    fn who_became_idle_later_is_known_of_all_but_the_busiest() {
+        let crowd = Arc::new(Crowd::default());
+        let slots = Arc::new(Semaphore::new(9));
+        let take = || Arc::clone(&slots).try_acquire_owned().unwrap();
+        let [quiet, busy, other] = [(); 3].map(|()| crowd.enter(None, take()));
+        let rest = |member: &Member| {
+            drop(member.activity().begin());
+            member.activity.idle_since.load(Relaxed)
+        };
+        let mut last = 0;
+        for member in [&quiet, &busy, &other] {
+            member.speaks();
+        }
+        for member in [&other, &busy, &quiet, &busy, &other] {
+            let since = rest(member);
+            assert!(since > last, "{since} after {last}");
+            last = since;
+        }
+        for _ in 0..10 * RESTS {
+            rest(&busy);
+        }
+        let then = rest(&quiet);
+        assert!(then > busy.activity.idle_since.load(Relaxed));
+        assert!(rest(&busy) > then);
+        let then = rest(&busy);
+        for _ in 0..RESTS {
+            rest(&busy);
+        }
+        assert!(rest(&busy) > then, "it goes on without the others");
     }
 }

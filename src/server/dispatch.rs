@@ -103,7 +103,10 @@ impl Desk {
         &self,
         request: Request<Incoming>,
         calls: u32,
-    ) -> (Option<Permit>, impl Future<Output = Answer> + Send + use<>) {
+    ) -> (
+        Option<Box<Permit>>,
+        impl Future<Output = Answer> + Send + use<>,
+    ) {
         match heads::room(&self.share, &request, calls) {
             Ok(room) => (room, self.admitted(request)),
             Err(status) => {

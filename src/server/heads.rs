@@ -31,7 +31,7 @@ pub(super) fn room<B>(
     share: &Share,
     request: &Request<B>,
     calls: u32,
-) -> Result<Option<Permit>, Status> {
+) -> Result<Option<Box<Permit>>, Status> {
     if calls <= UNSEEN {
         return Ok(None);
     }
@@ -40,7 +40,9 @@ pub(super) fn room<B>(
         return Ok(None);
     }
     let room = share.try_reserve(takes as u64);
-    room.map(Some).ok_or_else(too_many_headers)
+    // Boxed, so that the calls without one carry no place for it.
+    room.map(|room| Some(Box::new(room)))
+        .ok_or_else(too_many_headers)
 }
 
 fn takes<B>(request: &Request<B>) -> usize {
@@ -68,7 +70,7 @@ mod tests {
     }
 
     /// Of a call beyond those that are not looked at.
-    fn room_of_one_more(share: &Share, call: &Request<()>) -> Result<Option<Permit>, Status> {
+    fn room_of_one_more(share: &Share, call: &Request<()>) -> Result<Option<Box<Permit>>, Status> {
         room(share, call, UNSEEN + 1)
     }
 
