@@ -174,7 +174,7 @@ impl Session {
                 if let Some(share) = &self.share {
                     request.extensions_mut().insert(share.clone());
                 }
-                Forwarding::Routes(Box::pin(embedded(routes.clone(), request, call)))
+                Forwarding::Routes(embedded(routes.clone(), request, call))
             }
         }
     }
@@ -232,17 +232,21 @@ fn finish(result: Result<Response<ResponseBody>, TransportError>, mut call: Call
     }
 }
 
-async fn embedded(
+/// Not an `async fn`: that would hold the request, to call with it later.
+fn embedded(
     mut routes: Intake<Routes>,
     request: Request<RequestBody>,
     mut call: Call,
-) -> Response<Body> {
+) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
     let request = request.map(|body| match body {
         RequestBody::Boxed(body) => body,
         body @ RequestBody::Passthrough(_) => tonic::body::Body::new(body),
     });
-    let answer: Result<_, Infallible> = routes.call(request).await;
-    let Ok(response) = answer;
-    call.head(response.headers());
-    response.map(|body| Body::observed(body, call))
+    let answer = routes.call(request);
+    Box::pin(async move {
+        let answer: Result<_, Infallible> = answer.await;
+        let Ok(response) = answer;
+        call.head(response.headers());
+        response.map(|body| Body::observed(body, call))
+    })
 }
