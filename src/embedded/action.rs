@@ -48,8 +48,9 @@ pub(super) fn write(store: &Arc<Store>, key: Key, payload: &[u8]) -> Result<(), 
     store.publish(key, &temp, size, reserved)
 }
 
-/// Reads an entry. `None` if there is none that can be trusted.
-pub(super) fn read(store: &Store, key: &Key) -> Option<rev2::ActionResult> {
+/// Reads an entry, and says how many bytes it has. `None` if there is none that
+/// can be trusted.
+pub(super) fn read(store: &Store, key: &Key) -> Option<(rev2::ActionResult, usize)> {
     if !store.touch(key) {
         return None;
     }
@@ -68,20 +69,22 @@ pub(super) fn read(store: &Store, key: &Key) -> Option<rev2::ActionResult> {
 
 /// The entry in a file; `None` if the file is gone or damaged, an error if
 /// that cannot be told just now.
-fn load(key: &Key, path: &Path) -> io::Result<Option<rev2::ActionResult>> {
+fn load(key: &Key, path: &Path) -> io::Result<Option<(rev2::ActionResult, usize)>> {
     match fs::read(path) {
         Err(e) if gone_or_broken(&e) => Ok(None),
         file => Ok(parse(key, file?.into())),
     }
 }
 
-fn parse(key: &Key, file: Bytes) -> Option<rev2::ActionResult> {
+fn parse(key: &Key, file: Bytes) -> Option<(rev2::ActionResult, usize)> {
     let rest = file.strip_prefix(MAGIC)?;
     let (sum, payload) = rest.split_at_checked(HEADER - MAGIC.len())?;
     if *sum != checksum(key, payload) {
         return None;
     }
-    rev2::ActionResult::decode(file.slice(HEADER..)).ok()
+    let length = payload.len();
+    let result = rev2::ActionResult::decode(file.slice(HEADER..)).ok()?;
+    Some((result, length))
 }
 
 /// Calls `f` with the number and the bytes of each field of a message that

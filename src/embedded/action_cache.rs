@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status};
 
 use super::key::Key;
 use super::request::{answer, connection, digest, function, instance, room};
+use super::shares::Permit;
 use super::status::{blocking, invalid};
-use super::store::Error;
+use super::store::{Error, Store};
 use super::uploads::Way;
 use super::{Inner, action};
 use crate::budget::Share;
@@ -47,35 +48,30 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         if !self.0.store.contains(&key) {
             return Err(missing());
         }
-        // Entries and Trees are read into memory: not too many at once.
-        let mut permit = self.0.checks.acquire(connection, CHECK_BYTES).await;
-        let (mut result, mut writes) = self.entry(key).await?.ok_or_else(missing)?;
-        let takes = takes(&result);
         let mut sent = None;
-        if takes > LARGE && share.is_some() {
-            // Nothing is kept while there is no room for it.
-            drop((permit, result));
-            sent = room(share.as_ref(), takes).await;
-            permit = self.0.checks.acquire(connection, CHECK_BYTES).await;
-            (result, writes) = self.entry(key).await?.ok_or_else(missing)?;
+        // Whoever asks from within this process holds the answer anyway.
+        let answer_bytes = share.as_ref().map_or(u64::MAX, |_| LARGE);
+        let mut may = May {
+            answer_bytes,
+            tree_bytes: CHECK_BYTES,
+        };
+        loop {
+            // Entries and Trees are read into memory: not too many at once.
+            let bytes = may.tree_bytes.max(CHECK_BYTES);
+            let permit = self.0.checks.acquire(connection, bytes).await;
+            match self.look(key, function, may, permit).await? {
+                Look::Missing => return Err(missing()),
+                Look::Complete(result) => return Ok(answer(result, sent)),
+                // Nothing is kept while there is no room for it.
+                Look::Needs(more) => {
+                    if more.answer_bytes > may.answer_bytes {
+                        drop(sent.take());
+                        sent = room(share.as_ref(), more.answer_bytes).await;
+                    }
+                    may = more;
+                }
+            }
         }
-        let bytes = action::check_bytes(&result);
-        if bytes > CHECK_BYTES {
-            drop(permit);
-            permit = self.0.checks.acquire(connection, bytes).await;
-        }
-        let store = Arc::clone(&self.0.store);
-        let found = blocking(move || {
-            let complete = action::is_complete(&store, function, &result);
-            // Until it is over, even if its call is not waited for any more.
-            drop(permit);
-            complete.then(|| {
-                store.recent.keep(key, function, &result, writes);
-                result
-            })
-        });
-        let result = found.await?.ok_or_else(missing)?;
-        Ok(answer(result, sent))
     }
 
     async fn update_action_result(
@@ -110,26 +106,72 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
             }
         }
         // What was received is charged until then.
-        let sent = room(share.as_ref(), takes(&result)).await;
+        let sent = room(share.as_ref(), takes(result.encoded_len())).await;
         Ok(answer(result, sent))
     }
 }
 
 impl ActionCache {
-    /// An entry as it is on disk, and how many were written until then.
-    async fn entry(&self, key: Key) -> Result<Option<(rev2::ActionResult, u64)>, Status> {
+    /// Reads an entry and checks that it is complete, in one step: each is a
+    /// switch to another thread and back.
+    async fn look(
+        &self,
+        key: Key,
+        function: DigestFunction,
+        may: May,
+        permit: Permit,
+    ) -> Result<Look, Status> {
         let store = Arc::clone(&self.0.store);
         blocking(move || {
-            let writes = store.recent.writes();
-            Some((action::read(&store, &key)?, writes))
+            let look = look(&store, key, function, may);
+            // Until it is over, even if its call is not waited for any more.
+            drop(permit);
+            look
         })
         .await
     }
 }
 
-/// What a result takes in memory, about.
-fn takes(result: &rev2::ActionResult) -> u64 {
-    3 * result.encoded_len() as u64
+/// What a look at an entry may hold in memory.
+#[derive(Debug, Clone, Copy)]
+struct May {
+    /// For the answer.
+    answer_bytes: u64,
+    /// For its largest Tree.
+    tree_bytes: u64,
+}
+
+/// What came of a look at an entry.
+enum Look {
+    /// There is none, or it is not complete.
+    Missing,
+    Complete(rev2::ActionResult),
+    /// It was not checked: that takes more than it may.
+    Needs(May),
+}
+
+fn look(store: &Store, key: Key, function: DigestFunction, may: May) -> Look {
+    let writes = store.recent.writes();
+    let Some((result, length)) = action::read(store, &key) else {
+        return Look::Missing;
+    };
+    let needs = May {
+        answer_bytes: takes(length).max(may.answer_bytes),
+        tree_bytes: action::check_bytes(&result).max(may.tree_bytes),
+    };
+    if needs.answer_bytes > may.answer_bytes || needs.tree_bytes > may.tree_bytes {
+        return Look::Needs(needs);
+    }
+    if !action::is_complete(store, function, &result) {
+        return Look::Missing;
+    }
+    store.recent.keep(key, function, &result, writes);
+    Look::Complete(result)
+}
+
+/// What a result of so many bytes takes in memory, about.
+fn takes(encoded: usize) -> u64 {
+    3 * encoded as u64
 }
 
 /// Refuses a result that could never be complete because a digest in it is

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::index::LOOK_EVERY;
 use super::key::Key;
-use super::request::{answer, digest, function, instance, is_empty_blob, room};
+use super::request::{answer, digest, function, instance, is_empty_blob, key, room};
 use super::status::{blob_not_found, blocking, inline, invalid, ok};
 use super::store::Error;
 use super::upload::store_blob;
@@ -31,6 +31,12 @@ const RESPONSE: u64 = 256;
 
 /// Below this size compression gains nothing.
 const MIN_COMPRESSED: usize = 256;
+
+/// Whether it is the key of no bytes, which are always there.
+fn is_of_nothing(function: DigestFunction, key: &Key) -> bool {
+    let nothing = Digest::of(function, b"");
+    nothing.is_some_and(|nothing| Key::blob(function, &nothing) == *key)
+}
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -52,15 +58,16 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
             let mut keys = Vec::with_capacity(wires.len());
             let mut empty = Vec::with_capacity(wires.len());
             for wire in wires {
-                let blob = digest(function, "blob_digests", Some(wire))?;
-                keys.push(Key::blob(function, &blob));
-                empty.push(is_empty_blob(function, &blob));
+                let key = key(function, "blob_digests", wire)?;
+                keys.push(key);
+                empty.push(key.size() == 0 && is_of_nothing(function, &key));
             }
-            let mut absent = Vec::new();
+            let told = missing_blob_digests.len();
+            let missing = |n: usize| wires.get(n).filter(|_| empty.get(n) == Some(&false));
             let mut due = false;
             (self.0.store).touch_each(&keys, |n, age| match age {
                 Some(age) => due |= age >= LOOK_EVERY,
-                None => absent.push(n),
+                None => missing_blob_digests.extend(missing(n).cloned()),
             });
             if due {
                 let store = Arc::clone(&self.0.store);
@@ -68,10 +75,12 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
                     0 => None,
                     _ => Some(store.absent(&keys)),
                 });
-                absent = look.await?.unwrap_or(absent);
+                if let Some(absent) = look.await? {
+                    missing_blob_digests.truncate(told);
+                    let absent = absent.into_iter().filter_map(missing);
+                    missing_blob_digests.extend(absent.cloned());
+                }
             }
-            let absent = absent.into_iter().filter(|n| empty.get(*n) == Some(&false));
-            missing_blob_digests.extend(absent.filter_map(|n| wires.get(n).cloned()));
             tokio::task::yield_now().await;
         }
         Ok(Response::new(rev2::FindMissingBlobsResponse {

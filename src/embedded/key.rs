@@ -5,7 +5,7 @@
 //! Not for: reading or writing the file (`disk.rs`).
 //! Called by: everything in `embedded`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::digest::{Digest, DigestFunction, InstanceName};
 
@@ -97,18 +97,33 @@ impl Key {
 
     /// Path below the cache directory.
     pub(super) fn path(&self) -> PathBuf {
-        let Some(function) = self.function() else {
-            let name = hex::encode(self.hash);
-            let shard = name.get(..2).unwrap_or_default();
-            return Path::new("ac").join(shard).join(&name);
+        let mut name = [0; 64];
+        let length = match self.function() {
+            Some(function) => (function.hex_length() / 2).min(self.hash.len()),
+            None => self.hash.len(),
         };
-        let length = (function.hex_length() / 2).min(self.hash.len());
-        let name = hex::encode(self.hash.get(..length).unwrap_or_default());
-        let shard = name.get(..2).unwrap_or_default().to_owned();
-        let directory = Path::new("cas").join(function.name().to_lowercase());
-        directory
-            .join(shard)
-            .join(format!("{name}-{}", self.size()))
+        // As long as it has to be: two digits for each byte.
+        let name = name.get_mut(..2 * length).unwrap_or_default();
+        let hash = self.hash.get(..length).unwrap_or_default();
+        hex::encode_to_slice(hash, name).unwrap_or_default();
+        let name = str::from_utf8(name).unwrap_or_default();
+        let shard = name.get(..2).unwrap_or_default();
+        let mut path = String::with_capacity(128);
+        match self.function() {
+            None => path.push_str("ac"),
+            Some(function) => {
+                path.push_str("cas/");
+                path.push_str(&function.name().to_lowercase());
+            }
+        }
+        for part in ["/", shard, "/", name] {
+            path.push_str(part);
+        }
+        if !self.is_action() {
+            path.push('-');
+            path.push_str(&self.size().to_string());
+        }
+        path.into()
     }
 
     /// The blob a file in the directory of `function` holds, by its name.

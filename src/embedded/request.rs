@@ -6,6 +6,7 @@
 
 use tonic::{Response, Status};
 
+use super::key::Key;
 use super::status::invalid;
 use crate::budget::{Share, Unsent};
 use crate::call::ConnectionId;
@@ -50,6 +51,23 @@ pub(super) fn digest(
     wire: Option<&rev2::Digest>,
 ) -> Result<Digest, Status> {
     Digest::from_wire(function, wire).map_err(|e| invalid(field, e))
+}
+
+/// The key of a digest of a request. Of a right one no copy is made: there may
+/// be many.
+pub(super) fn key(
+    function: DigestFunction,
+    field: &str,
+    wire: &rev2::Digest,
+) -> Result<Key, Status> {
+    let hash = wire.hash.as_bytes();
+    let small = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let size = u64::try_from(wire.size_bytes).ok();
+    let size = size.filter(|_| hash.iter().all(small));
+    match size.and_then(|size| Key::from_hex(function, hash, size)) {
+        Some(key) => Ok(key),
+        None => digest(function, field, Some(wire)).map(|d| Key::blob(function, &d)),
+    }
 }
 
 /// Whether `digest` is that of no bytes: always present, never stored.

@@ -11,6 +11,7 @@
 //! Called by: `room.rs`, `action_cache.rs`.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -34,7 +35,7 @@ struct Pool {
 #[derive(Debug, Default)]
 struct State {
     total: u64,
-    held: HashMap<ConnectionId, u64>,
+    held: HashMap<ConnectionId, u64, Numbers>,
     waiting: HashMap<ConnectionId, VecDeque<Waiter>>,
     /// Connections that wait; the first is next.
     turns: VecDeque<ConnectionId>,
@@ -85,6 +86,9 @@ impl Shares {
             connection,
             amount,
         };
+        if self.0.take_now(connection, amount) {
+            return permit;
+        }
         let (granted, receiver) = oneshot::channel();
         let number = self.0.enqueue(connection, amount, granted);
         let mut waiting = Waiting {
@@ -131,6 +135,17 @@ impl Drop for Waiting {
 }
 
 impl Pool {
+    /// Takes it if it is there and nobody waits, as nearly always.
+    fn take_now(&self, connection: ConnectionId, amount: u64) -> bool {
+        let mut state = self.state.lock();
+        let there = state.turns.is_empty()
+            && matches!(self.verdict(&state, connection, amount), Verdict::Granted);
+        if there {
+            state.take(connection, amount);
+        }
+        there
+    }
+
     fn enqueue(&self, connection: ConnectionId, amount: u64, granted: oneshot::Sender<()>) -> u64 {
         let mut state = self.state.lock();
         let number = state.next;
@@ -230,9 +245,35 @@ impl Pool {
         }
         let Some(waiter) = first else { return };
         if waiter.granted.send(()).is_ok() {
-            state.total += waiter.amount;
-            *state.held.entry(connection).or_default() += waiter.amount;
+            state.take(connection, waiter.amount);
         }
+    }
+}
+
+impl State {
+    fn take(&mut self, connection: ConnectionId, amount: u64) {
+        self.total += amount;
+        *self.held.entry(connection).or_default() += amount;
+    }
+}
+
+/// Hashes connections, whose numbers are ours: nobody chooses them.
+type Numbers = BuildHasherDefault<NumberHasher>;
+
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -180,6 +180,49 @@ async fn queued_checks_of_trees_delay_nobody_else() {
     queued.abort_all();
 }
 
+#[tokio::test]
+async fn results_and_trees_that_need_room_of_their_own_are_answered_and_checked() {
+    let (_proxy, client) = Proxy::new().connected().await;
+    let file = client.upload(b"file").await;
+    // Above 8 MiB, which one check may hold, and above 64 KiB, which one answer may.
+    let tree = tree(120_000, &file);
+    assert!(tree.len() > 9 * MIB, "{}", tree.len());
+    let stored = digest_of(&tree);
+    let messages = write_messages(&upload_name(&stored), &tree, MIB);
+    client.write(messages).await.unwrap();
+    let directory = rev2::OutputDirectory {
+        path: "out".into(),
+        tree_digest: Some(stored),
+        ..Default::default()
+    };
+    let outputs = |absent: &[rev2::Digest]| {
+        let digests = std::iter::repeat_n(&file, 1500).chain(absent);
+        let output = |(n, digest): (usize, &rev2::Digest)| rev2::OutputFile {
+            path: format!("{n:08}"),
+            digest: Some(digest.clone()),
+            ..Default::default()
+        };
+        digests.enumerate().map(output).collect()
+    };
+    let both = rev2::ActionResult {
+        output_directories: vec![directory],
+        output_files: outputs(&[]),
+        ..Default::default()
+    };
+    let incomplete = rev2::ActionResult {
+        output_files: outputs(&[digest_of(b"absent")]),
+        ..both.clone()
+    };
+    let large = store_result(&client, b"both", both.clone()).await;
+    for _ in 0..3 {
+        let answer = client.ac().get_action_result(get_result(&large)).await;
+        assert!(answer.unwrap().into_inner() == both);
+    }
+    let incomplete = store_result(&client, b"incomplete", incomplete).await;
+    let answer = client.ac().get_action_result(get_result(&incomplete)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::NotFound);
+}
+
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {

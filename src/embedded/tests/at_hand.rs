@@ -69,7 +69,7 @@ async fn an_entry_read_before_a_write_is_not_kept_after_it() {
     let store = &cache.inner().store;
     let key = key::Key::action(&InstanceName::default(), F, &action);
     let writes = store.recent.writes();
-    let read = action::read(store, &key).unwrap();
+    let (read, _) = action::read(store, &key).unwrap();
     update(&cache, &action, &of_file(&file, 2)).await;
     store.recent.keep(key, F, &read, writes);
     assert_eq!(at_hand(&cache, "", &action), None);
