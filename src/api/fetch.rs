@@ -64,11 +64,12 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
     where
         FetchMessage: From<M>,
     {
-        let call = Call::of(request.extensions());
-        let caller = Caller::of(request.metadata());
-        let context = self.identity.context(request.metadata());
-        let limit = request.extensions().get().copied();
-        let message = FetchMessage::from(request.into_inner());
+        let (metadata, extensions, message) = request.into_parts();
+        let (call, limit) = (Call::of(&extensions), extensions.get().copied());
+        drop(extensions);
+        let caller = Caller::of(&metadata);
+        let context = self.identity.context(metadata);
+        let message = FetchMessage::from(message);
         let large = message.is_large();
         let read = aside_if(large, move || (message.uris(), message.to_query(kind)));
         let (uris, query) = read.await?;

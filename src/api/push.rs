@@ -34,10 +34,12 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
     where
         PushMessage: From<M>,
     {
-        let call = Call::of(request.extensions());
-        let caller = Caller::of(request.metadata());
-        let context = self.identity.context(request.metadata());
-        let message = PushMessage::from(request.into_inner());
+        let (metadata, extensions, message) = request.into_parts();
+        let call = Call::of(&extensions);
+        drop(extensions);
+        let caller = Caller::of(&metadata);
+        let context = self.identity.context(metadata);
+        let message = PushMessage::from(message);
         let large = message.is_large();
         let read = aside_if(large, move || {
             let limits = message.check_limits();

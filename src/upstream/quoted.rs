@@ -48,12 +48,22 @@ pub(super) fn each_secret(metadata: &MetadataMap, mut tell: impl FnMut(&str)) {
 
 fn of_text(value: &str, tell: &mut impl FnMut(&str)) {
     tell(value);
-    let mut words = value.split_whitespace();
+    // What stands in a header is ASCII.
+    let mut words = value.split_ascii_whitespace();
     let scheme = words.next().unwrap_or_default();
-    let last = value.split_whitespace().last();
-    let basic = scheme.eq_ignore_ascii_case("basic");
-    words.take(WORDS).chain(last).for_each(&mut *tell);
-    let pair = last.filter(|_| basic);
+    let mut last = None;
+    for word in words.by_ref().take(WORDS) {
+        tell(word);
+        last = Some(word);
+    }
+    if let Some(word) = words.next_back() {
+        tell(word);
+        last = Some(word);
+    }
+    if last.is_none() && scheme.len() < value.len() {
+        tell(scheme);
+    }
+    let pair = last.filter(|_| scheme.eq_ignore_ascii_case("basic"));
     let pair = pair.and_then(|pair| STANDARD.decode(pair).ok());
     if let Some(pair) = pair.and_then(|pair| String::from_utf8(pair).ok()) {
         if let Some((_, password)) = pair.split_once(':') {
@@ -88,25 +98,31 @@ impl<'t> Search<'t> {
             return;
         };
         let starts = &self.starts;
-        let mut add = |start: &[u8], form: &dyn Fn() -> String| {
-            if start.first_chunk().is_some_and(|start| starts.has(start)) {
-                self.forms.push(form());
-            }
+        let plain = starts.has(first);
+        let percent = match first.iter().copied().all(is_plain) {
+            true => plain,
+            false => starts.has(&percent_start(first)),
         };
-        add(first, &|| secret.to_owned());
-        add(&percent_start(first), &|| percent_encoded(secret));
-        // Six bytes of text make eight of Base64, whatever follows.
-        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let mut start = [0; 8];
-            if engine.encode_slice(first, &mut start).is_ok() {
-                add(&start, &|| engine.encode(secret));
-            }
+        let [base64, for_urls] = base64_starts(first);
+        let [hex, upper] = hex_starts(first);
+        let forms = &mut self.forms;
+        if plain {
+            forms.push(secret.to_owned());
         }
-        let mut start = [0; SHORTEST];
-        if hex::encode_to_slice(&first[..SHORTEST / 2], &mut start).is_ok() {
-            add(&start, &|| hex::encode(secret));
-            start.make_ascii_uppercase();
-            add(&start, &|| hex::encode_upper(secret));
+        if percent {
+            forms.push(percent_encoded(secret));
+        }
+        if starts.has(&base64) {
+            forms.push(STANDARD_NO_PAD.encode(secret));
+        }
+        if starts.has(&for_urls) {
+            forms.push(URL_SAFE_NO_PAD.encode(secret));
+        }
+        if starts.has(&hex) {
+            forms.push(hex::encode(secret));
+        }
+        if starts.has(&upper) {
+            forms.push(hex::encode_upper(secret));
         }
     }
 
@@ -157,12 +173,30 @@ impl Starts {
     }
 }
 
+/// What a text that begins so begins with in Base64, as it is and for URLs.
+fn base64_starts(first: &[u8; SHORTEST]) -> [[u8; SHORTEST]; 2] {
+    const ALPHABETS: [&[u8; 64]; 2] = [
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+    ];
+    let [a, b, c, d, e, f] = *first;
+    let bits = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+    ALPHABETS.map(|digits| std::array::from_fn(|n| digits[(bits >> (58 - 6 * n) & 63) as usize]))
+}
+
+/// The same in hexadecimal digits, small and large.
+fn hex_starts(first: &[u8; SHORTEST]) -> [[u8; SHORTEST]; 2] {
+    let digit = |digits: &[u8; 16], n: usize| {
+        let byte = first[n / 2];
+        digits[usize::from(if n % 2 == 0 { byte >> 4 } else { byte & 15 })]
+    };
+    [b"0123456789abcdef", HEX].map(|digits| std::array::from_fn(|n| digit(digits, n)))
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
 /// What a text that begins so begins with, once it is percent-encoded.
 fn percent_start(first: &[u8; SHORTEST]) -> [u8; SHORTEST] {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    if first.iter().copied().all(is_plain) {
-        return *first;
-    }
     let mut out = [0; SHORTEST];
     let written = first.iter().flat_map(|byte| {
         let plain = is_plain(*byte);
@@ -181,7 +215,7 @@ fn percent_start(first: &[u8; SHORTEST]) -> [u8; SHORTEST] {
 }
 
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~')
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -207,6 +241,8 @@ mod tests {
         metadata.insert("authorization", basic.parse().unwrap());
         metadata.insert("x-key", "Token of mine+1".parse().unwrap());
         metadata.insert("x-flag", "1".parse().unwrap());
+        metadata.insert("x-padded", " padded-one ".parse().unwrap());
+        metadata.insert("x-many", "a b c d e f the-last".parse().unwrap());
         let bytes = tonic::metadata::MetadataValue::from_bytes(b"binary-one");
         metadata.insert_bin("x-bin", bytes);
         let search = |text: &str| {
@@ -225,6 +261,8 @@ mod tests {
             hex::encode_upper("mine+1"),
             STANDARD.encode("mine+1"),
             "binary-one".to_owned(),
+            "padded-one".to_owned(),
+            "the-last".to_owned(),
             STANDARD.encode("binary-one"),
         ] {
             let text = format!("no <{quoted}> 1");
@@ -238,6 +276,29 @@ mod tests {
         assert!(!search("try 1 of Basic").found());
         assert!(!search("").found());
         assert_eq!(search("try 1 of Basic").redact(), "try 1 of Basic");
+    }
+
+    #[test]
+    fn what_a_form_begins_with_is_told_from_what_the_secret_begins_with() {
+        for n in 0..2000u64 {
+            let secret: String = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63)
+                .to_le_bytes()
+                .map(|byte| char::from(byte % 95 + 32))
+                .iter()
+                .collect();
+            let first = secret.as_bytes().first_chunk().unwrap();
+            let [base64, for_urls] = base64_starts(first);
+            let [hex, upper] = hex_starts(first);
+            for (start, form) in [
+                (percent_start(first), percent_encoded(&secret)),
+                (base64, STANDARD_NO_PAD.encode(&secret)),
+                (for_urls, URL_SAFE_NO_PAD.encode(&secret)),
+                (hex, hex::encode(&secret)),
+                (upper, hex::encode_upper(&secret)),
+            ] {
+                assert_eq!(start, form.as_bytes()[..SHORTEST], "{form} of {secret:?}");
+            }
+        }
     }
 
     #[test]
