@@ -15,6 +15,11 @@ const SLOTS: usize = 16;
 /// What an allocation costs beside its bytes.
 const HEADER: u64 = 16;
 
+/// What a vector of bytes begins with.
+const LEAST_TEXT: u64 = 8;
+/// Most fields of a message that are looked at to see that it is a plain one.
+const PLAIN: usize = 3;
+
 /// Why a walk ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -112,15 +117,24 @@ impl Walk {
                     Label::Boxed => self.take(HEADER + shape.size as u64)?,
                     _ => self.elements(field, counts, 1)?,
                 }
-                if length > 0 {
-                    self.message(wire, after, shape, depth)?;
+                if let Some(most) = of_plain(shape, length) {
+                    self.take(most)?;
+                    wire.advance(length);
+                    return Ok(());
+                }
+                // Nearly always in one piece, which is faster to go through.
+                match wire.chunk().get(..length) {
+                    Some(mut part) => {
+                        self.message(&mut part, 0, shape, depth)?;
+                        wire.advance(length);
+                    }
+                    None => self.message(wire, after, shape, depth)?,
                 }
             }
             Kind::Copied => {
                 self.elements(field, counts, 1)?;
                 if length > 0 {
-                    // The least that a vector of bytes begins with is 8.
-                    self.take(HEADER + (length as u64).max(8))?;
+                    self.take(HEADER + (length as u64).max(LEAST_TEXT))?;
                 }
                 wire.advance(length);
             }
@@ -176,10 +190,37 @@ impl Walk {
             Label::Map { slot, size } => (slot, size as u64, in_table),
         };
         let count = counts.get_mut(slot).ok_or(OTHER_TYPE)?;
+        // Vectors of four or more grow at powers of two only.
+        let grows = *count < 4 || count.is_power_of_two();
+        if more == 1 && !grows && matches!(field.label, Label::Repeated { .. }) {
+            *count += 1;
+            return Ok(());
+        }
         let before = capacity(*count, size);
         *count += more;
         self.take(capacity(*count, size) - before)
     }
+}
+
+/// The most that a message of so many bytes takes beside its struct, if there is
+/// no need to go through it: none of its few fields is there more than once, so
+/// that its texts are no longer than it. Such are digests, of which there are
+/// most.
+fn of_plain(shape: &MessageShape, length: usize) -> Option<u64> {
+    if shape.fields.len() > PLAIN {
+        return None;
+    }
+    let mut texts = 0;
+    for field in shape.fields {
+        match (&field.label, &field.kind) {
+            (Label::Single, Kind::Copied) => texts += HEADER + LEAST_TEXT,
+            (Label::Single, Kind::Message(_)) => return None,
+            (Label::Single, _) => {}
+            _ => return None,
+        }
+    }
+    // Two bytes each are their keys and lengths at least.
+    Some(texts.min(length as u64 / 2 * (HEADER + LEAST_TEXT)) + length as u64)
 }
 
 /// Bytes of a vector that `count` elements were pushed to.
