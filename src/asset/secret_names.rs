@@ -3,26 +3,32 @@
 //! A name is taken apart into words, at what is no letter or digit and where
 //! its case changes, and counts if one of these is a word for a secret: `token`
 //! is one in `job_token`, `X-Auth-Token` and `idToken`, and `tokenizer`,
-//! `author` and `design` are none.
+//! `author` and `design` are none. Words that are written together are known by
+//! lists: of `clientsecret` both halves, so that `bypass` is none.
 //! Not for: where parameters stand (`scrub.rs`); headers (`key_headers.rs`).
 //! Called by: `scrub.rs`; `config` (parsing), `cli` (declaring).
 
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// Whole words, whatever their case. The last ones are such as are written
-/// together.
-const WORDS: [&str; 26] = [
+/// Whole words, whatever their case. A number may follow (`token2`), and an `s`
+/// (`tokens`).
+const WORDS: [&str; 38] = [
     "auth",
     "authorization",
+    "bearer",
+    "cred",
     "credential",
-    "credentials",
     "hdnea",
     "hdntl",
     "hdnts",
     "hmac",
     "jwt",
+    "oauth",
     "pass",
+    "passcode",
+    "passkey",
+    "passphrase",
     "passwd",
     "password",
     "policy",
@@ -32,17 +38,114 @@ const WORDS: [&str; 26] = [
     "sig",
     "signature",
     "token",
-    "accesskey",
-    "accesstoken",
-    "apikey",
-    "apitoken",
-    "authtoken",
-    "oauthtoken",
-    "privatetoken",
+    // Written together, and not one of `OWNERS` with one of `SECRETS`.
+    "authcode",
+    "authkey",
+    "hmackey",
+    "jsessionid",
+    "passwordhash",
+    "phpsessid",
+    "samlresponse",
+    "secretaccesskey",
+    "secretid",
+    "secretkey",
+    "sessionid",
+    "tokenid",
+    "tokenkey",
+    "tokensecret",
 ];
 
-/// Two words that follow each other.
-const PAIRS: [[&str; 2]; 2] = [["api", "key"], ["access", "key"]];
+/// What a secret is said to be of or for, where the words of a name are written
+/// together: `clientsecret`, `idtoken`, `oauth2token`.
+const OWNERS: [&str; 53] = [
+    "access",
+    "account",
+    "admin",
+    "api",
+    "app",
+    "auth",
+    "authentication",
+    "authorization",
+    "aws",
+    "basic",
+    "bearer",
+    "bot",
+    "client",
+    "consumer",
+    "csrf",
+    "db",
+    "deploy",
+    "device",
+    "download",
+    "encryption",
+    "git",
+    "github",
+    "gitlab",
+    "http",
+    "id",
+    "identity",
+    "job",
+    "jwt",
+    "login",
+    "master",
+    "my",
+    "new",
+    "oauth",
+    "old",
+    "personal",
+    "private",
+    "proxy",
+    "read",
+    "refresh",
+    "registry",
+    "repo",
+    "request",
+    "sas",
+    "security",
+    "service",
+    "session",
+    "shared",
+    "upload",
+    "url",
+    "user",
+    "web",
+    "webhook",
+    "xsrf",
+];
+
+/// What they own, of which there may be several too.
+const SECRETS: [&str; 12] = [
+    "auth",
+    "cred",
+    "credential",
+    "jwt",
+    "pass",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "sig",
+    "signature",
+    "token",
+];
+
+/// Whose `key` is one, written as two words or together. Other keys are names
+/// of things, as are several of these (`accesskeys`).
+const KEYS: [&str; 13] = [
+    "access",
+    "account",
+    "api",
+    "app",
+    "decryption",
+    "encryption",
+    "license",
+    "master",
+    "private",
+    "session",
+    "shared",
+    "signing",
+    "subscription",
+];
 
 /// What names of signed URLs begin with: of these, dates and scopes belong to
 /// the signature too.
@@ -117,26 +220,59 @@ fn begins(name: &[u8], prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
+fn is(text: &[u8], word: &str) -> bool {
+    text.eq_ignore_ascii_case(word.as_bytes())
+}
+
 fn has_secret_word(name: &[u8]) -> bool {
-    let is = |text: &[u8], word: &str| text.eq_ignore_ascii_case(word.as_bytes());
-    let secret = |text: &[u8]| WORDS.iter().any(|word| is(text, word));
     let mut before: &[u8] = b"";
     let letter = |b: &u8| b.is_ascii_alphanumeric() || !b.is_ascii();
     for chunk in name.split(|b| !letter(b)).filter(|c| !c.is_empty()) {
-        if secret(chunk) {
+        if is_secret_word(chunk) {
             return true;
         }
         let mut rest = chunk;
         while !rest.is_empty() {
             let (word, after) = rest.split_at(word_end(rest));
-            let pair = |[a, b]: &[&str; 2]| is(before, a) && is(word, b);
-            if secret(word) || PAIRS.iter().any(pair) {
+            let key = is(without_number(word), "key") && KEYS.iter().any(|of| is(before, of));
+            if key || is_secret_word(word) {
                 return true;
             }
             (before, rest) = (word, after);
         }
     }
     false
+}
+
+/// Longer than any word for a secret.
+const LONGEST: usize = 40;
+
+fn is_secret_word(word: &[u8]) -> bool {
+    let word = without_number(word);
+    if word.len() > LONGEST {
+        return false;
+    }
+    let one = match word {
+        [one @ .., b's' | b'S'] => one,
+        one => one,
+    };
+    let owned = |text: &[u8], owners: &[&str], what: &str| {
+        let owner = text.len().checked_sub(what.len());
+        owner.is_some_and(|at| {
+            let (owner, end) = text.split_at(at);
+            let owner = without_number(owner);
+            is(end, what) && owners.iter().any(|known| is(owner, known))
+        })
+    };
+    [word, one].iter().any(|text| {
+        WORDS.iter().any(|known| is(text, known))
+            || SECRETS.iter().any(|what| owned(text, &OWNERS, what))
+    }) || owned(word, &KEYS, "key")
+}
+
+fn without_number(word: &[u8]) -> &[u8] {
+    let digits = word.iter().rev().take_while(|b| b.is_ascii_digit());
+    &word[..word.len() - digits.count()]
 }
 
 /// Where the case changes: `idToken`, and `AWSAccess` before its second word.
@@ -178,6 +314,41 @@ mod tests {
             "sasToken",
             "--sas--",
             "hdnts",
+            "tokens",
+            "SECRETS2",
+            "token2",
+            "Signature1",
+            "sig_2",
+            "credentials",
+            "creds",
+            "apiKey2",
+            "clientsecret",
+            "clientSecrets",
+            "sessiontoken",
+            "bearertoken",
+            "refreshtoken",
+            "idtoken",
+            "securitytoken",
+            "accesstokens",
+            "oauthtoken",
+            "oauth2token",
+            "privatetoken",
+            "authcode",
+            "passphrase",
+            "private_key",
+            "privateKey",
+            "privatekey",
+            "apisecret",
+            "secretkey",
+            "secretAccessKey",
+            "aws_secretaccesskey",
+            "licensekey",
+            "license-key",
+            "userpass",
+            "dbpwd2",
+            "httpauth",
+            "phpsessid",
+            "awscredentials",
         ] {
             assert!(is_secret(name.as_bytes()), "{name}");
         }
@@ -202,6 +373,36 @@ mod tests {
             "expires",
             "v",
             "\u{fc}token",
+            "secretary",
+            "compass",
+            "passive",
+            "passenger",
+            "trespass",
+            "encompass",
+            "passage",
+            "tokenize",
+            "signals",
+            "authors",
+            "authuser",
+            "designs",
+            "keywords",
+            "keys",
+            "publickey",
+            "public_key",
+            "storage_key",
+            "primaryKey",
+            "monkey",
+            "turnkey",
+            "apikeyboard",
+            "id",
+            "ids",
+            "session",
+            "user",
+            "code",
+            "otp",
+            "sha256",
+            "12",
+            "s",
         ] {
             assert!(!is_secret(name.as_bytes()), "{name}");
         }
