@@ -6,6 +6,8 @@
 //! Not for: how a key becomes an Action Cache entry (`store::encoding`).
 //! Called by: `store`, `fetcher`, `resolver`, `api`.
 
+mod cuts;
+mod decoded;
 mod headers;
 mod integrity;
 mod key;
@@ -14,8 +16,10 @@ mod qualifiers;
 mod reference;
 mod scrub;
 mod secret_names;
+mod signed;
 mod uri;
 
+pub(crate) use decoded::percent_decoded;
 pub use headers::{
     HeaderError, OriginHeaders, SecretValue, is_forbidden_header, is_selecting_header,
 };
@@ -29,7 +33,6 @@ pub use qualifiers::{
     RESOURCE_TYPE, Role, VCS_BRANCH, VCS_COMMIT, kept_len,
 };
 pub use reference::{AssetReference, Source, Validators};
-pub(crate) use scrub::percent_decoded;
 pub use scrub::scrub;
 pub use secret_names::{SecretParameter, declare_secret_parameters};
 pub use uri::Uri;

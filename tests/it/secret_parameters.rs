@@ -190,6 +190,21 @@ async fn l7_any_other_difference_is_another_id() {
         ["https://h/a;token=1/x", "https://h/a;token=1/y"],
         ["https://h/a;v=1", "https://h/a;v=2"],
         ["https://h/a#v=1&token=t", "https://h/a#v=2&token=t"],
+        ["/x?token=t&v=1", "/x?token=t&v=2"],
+        ["/y?token=t,v=1", "/y?token=t,v=2"],
+        [
+            "host/x?token=t host/y?token=t",
+            "host/x?token=t host/z?token=t",
+        ],
+        [
+            "a?token=t https%3A%2F%2Fh%2F1",
+            "a?token=t https%3A%2F%2Fh%2F2",
+        ],
+        ["%3Ftoken%3Dt%26v%3D1", "%3Ftoken%3Dt%26v%3D2"],
+        ["https://h/token=t/1", "https://h/token=t/2"],
+        ["sha256-abSig=", "sha256-acSig="],
+        ["a=1,sha256-abSig=", "a=1,sha256-acSig="],
+        ["100%25a", "100%25b"],
     ];
     let others = others.map(|pair| pair.map(str::to_owned));
     for pair in named.into_iter().chain(others) {
@@ -252,6 +267,191 @@ async fn p4_values_go_from_every_place_of_a_url() {
     assert_none("what the cache was shown", &cache.everything(), &[ORIGIN]);
     let logs = proxy.stderr().text();
     assert_none("the logs", logs.as_bytes(), &[ORIGIN]);
+}
+
+/// `text` percent-encoded so many times over.
+fn encoded(text: &str, times: usize) -> String {
+    (0..times).fold(text.to_owned(), |text, _| {
+        let byte = |b: u8| match b {
+            b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+            b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        };
+        text.bytes().map(byte).collect()
+    })
+}
+
+/// Texts with a secret, and what is left of them.
+fn texts(s: &str) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = [
+        (format!("/x?token={s}"), "/x"),
+        (format!("?token={s}"), ""),
+        (format!("?token={s}&v=1"), "?v=1"),
+        (format!("host/x?token={s}&v=1"), "host/x?v=1"),
+        (format!("host/x;token={s}/y"), "host/x/y"),
+        (format!("urn:a:b?v=1&token={s}"), "urn:a:b?v=1"),
+        (format!("name token={s}"), "name "),
+        (format!("token={s}"), ""),
+        (format!("x#access_token={s}"), "x"),
+        (
+            format!("https://h/x?v=1,token={s},w=2"),
+            "https://h/x?v=1,w=2",
+        ),
+        (format!("https://h/x?token={s},w=2"), "https://h/x?w=2"),
+        (format!("https://h/x,token={s}/y"), "https://h/x/y"),
+        (format!("https://h/token={s}/y"), "https://h//y"),
+        (format!("https://h/x?q=token={s}"), "https://h/x?q="),
+        (format!("https://h/x?v=1|token={s}"), "https://h/x?v=1|"),
+        (
+            format!("https%3A//u%3A{s}%40h/x%3Ftoken%3D{s}"),
+            "https%3A//h/x",
+        ),
+        (format!("https://u%3A{s}%40h/x"), "https://h/x"),
+    ]
+    .map(|(text, clean)| (text, clean.to_owned()))
+    .into();
+    for times in 1..=8 {
+        for (text, clean) in [
+            (format!("https://host/x?token={s}"), "https://host/x"),
+            (
+                format!("https://u:{s}@host/x?v=1&sig={s}&w=2"),
+                "https://host/x?v=1&w=2",
+            ),
+            (format!("/x?v=1;token={s}"), "/x?v=1"),
+            (format!("v=1,token={s}"), "v=1"),
+            (
+                format!("https://h/a?token={s},https://i/b?token={s}&v=1"),
+                "https://h/a,https://i/b?v=1",
+            ),
+        ] {
+            let [text, clean] = [&text, clean].map(|text| encoded(text, times));
+            all.push((
+                format!("https://h/x?to={text}&v=1"),
+                format!("https://h/x?to={clean}&v=1"),
+            ));
+            all.push((
+                format!("https://h/{text}/y"),
+                format!("https://h/{clean}/y"),
+            ));
+            all.push((text, clean));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn l7_p4_texts_without_a_scheme_and_however_encoded_lose_their_secrets() {
+    let cache = Upstream::start();
+    let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let digest = client.upload(b"blob").await;
+    let mut wrong = Vec::new();
+    for (index, (text, clean)) in texts(ORIGIN).into_iter().enumerate() {
+        let uri = format!("https://h{index}/a");
+        let push = push_blob(&[&uri], digest.clone()).qualifier("bazel.canonical_id", &text);
+        client.push_blob(push).await.unwrap();
+        // The value that is stored.
+        let ask = fetch_blob(&[&uri]).qualifier("bazel.canonical_id", &clean);
+        if client.fetch_blob(ask).await.is_err() {
+            wrong.push((text, clean));
+        }
+    }
+    assert!(wrong.is_empty(), "other ids: {wrong:#?}");
+    assert_none("the cache", &cache.contents(), &[ORIGIN]);
+    assert_none("what the cache was shown", &cache.everything(), &[ORIGIN]);
+    let logs = proxy.stderr().text();
+    assert_none("the logs", logs.as_bytes(), &[ORIGIN]);
+}
+
+/// Deeper than anybody looks, it goes as a whole.
+#[tokio::test]
+async fn p4_what_is_encoded_too_often_to_be_read_is_not_kept() {
+    let cache = Upstream::start();
+    let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let digest = client.upload(b"blob").await;
+    for times in [9, 12, 40] {
+        let secret = encoded(&format!("https://u:{ORIGIN}@h/?token={ORIGIN}"), times);
+        let uri = format!("https://h{times}/a?v=1&to={secret}&w=2#{secret}");
+        let id = format!("{uri} {secret} /x?{secret}={ORIGIN}");
+        let push = push_blob(&[&uri], digest.clone()).qualifier("bazel.canonical_id", &id);
+        client.push_blob(push).await.unwrap();
+    }
+    assert_none("the cache", &cache.contents(), &[ORIGIN]);
+    assert_none("what the cache was shown", &cache.everything(), &[ORIGIN]);
+}
+
+/// Signed URLs: without what is different with each signature.
+const SIGNED: [(&str, &str); 8] = [
+    (
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=K&X-Amz-Date=@&X-Amz-Expires=@\
+         &X-Amz-SignedHeaders=host&X-Amz-Signature=@",
+        "S3",
+    ),
+    ("AWSAccessKeyId=K&Expires=@&Signature=@", "S3, version 2"),
+    ("GoogleAccessId=K&Expires=@&Signature=@", "GCS, version 2"),
+    (
+        "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Date=@&X-Goog-Expires=@&X-Goog-Signature=@",
+        "GCS",
+    ),
+    (
+        "sv=2024-11-04&st=@&se=@&sr=b&sp=r&skt=@&ske=@&sig=@",
+        "Azure",
+    ),
+    ("Expires=@&Signature=@&Key-Pair-Id=K", "CloudFront"),
+    ("OSSAccessKeyId=K&Expires=@&Signature=@", "OSS"),
+    (
+        "q-sign-algorithm=sha1&q-ak=K&q-sign-time=@&q-key-time=@&q-signature=@",
+        "COS",
+    ),
+];
+
+#[tokio::test]
+async fn l7_a_url_that_is_signed_again_downloads_nothing_again() {
+    let origin = Origin::new().file("/a", "content").start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    let mut wrong = Vec::new();
+    for (index, (query, scheme)) in SIGNED.iter().enumerate() {
+        let before = origin.total();
+        for time in ["1700000000", "1700086400"] {
+            let query = query.replace('@', time);
+            let uri = format!("{}?n={index}&{query}&v=1", origin.url("/a"));
+            let encoded = encoded(&format!("https://h/?{query}"), 1);
+            let id = format!("{uri} https://h/?to={encoded} {encoded} /x?{query}");
+            hit(client.fetch_blob(pinned(&uri, &id)).await);
+        }
+        if origin.total() != before + 1 {
+            wrong.push(*scheme);
+        }
+    }
+    assert!(wrong.is_empty(), "downloaded again: {wrong:?}");
+}
+
+/// An end that no signature stands beside says which content is meant.
+#[tokio::test]
+async fn l7_times_without_a_signature_beside_them_are_kept() {
+    let origin = Origin::new().file("/a", "content").start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    let uri = origin.url("/a");
+    for (index, id) in [
+        "https://h/?Expires=@",
+        "https://h/?Expires=@&token=t",
+        "https://h/?se=@&st=1&Signature=s",
+        "https://h/?Expires=@&sig=s",
+        "https://h/?Expires=@ https://i/?Signature=s",
+        "https://h/?Expires=@#Signature=s",
+        "https://h/?Expires=@&to=https%3A%2F%2Fi%2F%3FSignature%3Ds",
+        "https://h/?Signature=s&to=https%3A%2F%2Fi%2F%3FExpires%3D@",
+        "https://h/Expires=@/?Signature=s",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for time in ["1", "2"] {
+            let before = origin.total();
+            let id = format!("{index} {}", id.replace('@', time));
+            hit(client.fetch_blob(pinned(&uri, &id)).await);
+            assert_eq!(origin.total(), before + 1, "{id}");
+        }
+    }
 }
 
 #[tokio::test]
