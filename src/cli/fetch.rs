@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{USAGE, complain, say};
-use crate::asset::{Algorithm, Checksum};
+use crate::asset::{Algorithm, Checksum, scrub};
 use crate::digest::DigestFunction;
 use bar::Bar;
 use blob::{Blob, Target};
@@ -53,6 +53,10 @@ pub(super) struct Asked {
     /// Header for the origins, or @FILE with such lines; may be given again
     #[arg(long = "origin-header", value_name = "NAME: VALUE")]
     origin_headers: Vec<String>,
+    /// Parameter of URLs that holds a secret, which is not printed: NAME, or NAME* for all that
+    /// begin so; may be given again [default: ASSETGATE__FETCH__SECRET_PARAMETERS, as the server's]
+    #[arg(long = "secret-parameter", value_name = "NAME")]
+    secret_parameters: Vec<String>,
     /// For all of it; the server gets the same limit
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     timeout: Duration,
@@ -181,7 +185,10 @@ async fn run(asked: &Asked, prepared: &Prepared) -> Result<Report, Failure> {
         urls: prepared.shown_urls(),
         integrity: Checksum::new(Algorithm::Sha256, &sha256).map(|checksum| checksum.to_string()),
         function,
-        canonical_id: asked.canonical_id.clone(),
+        canonical_id: asked
+            .canonical_id
+            .as_deref()
+            .map(|id| scrub(id).into_owned()),
         out: asked.out.clone(),
         fetched,
     })

@@ -6,12 +6,12 @@
 use crate::support::answer::says;
 use crate::support::marks::{ORIGIN, assert_none};
 use crate::support::{
-    Code, Function, Origin, Proxy, Qualified as _, Upstream, digest_of, fetch_blob, hit, push_blob,
-    refused, sri,
+    Code, Function, Origin, Proxy, Qualified as _, Running, Upstream, bounded, digest_of,
+    fetch_blob, hit, push_blob, refused, sri,
 };
 
 /// Names seen in the wild, and the ways to write what they are made of.
-const SECRET: [&str; 44] = [
+const SECRET: [&str; 86] = [
     "job_token",
     "auth_token",
     "oauth_token",
@@ -291,6 +291,7 @@ fn texts(s: &str) -> Vec<(String, String)> {
         (format!("host/x;token={s}/y"), "host/x/y"),
         (format!("urn:a:b?v=1&token={s}"), "urn:a:b?v=1"),
         (format!("name token={s}"), "name "),
+        (format!("name; token = {s}"), "name; "),
         (format!("token={s}"), ""),
         (format!("x#access_token={s}"), "x"),
         (
@@ -482,6 +483,67 @@ async fn p4_operators_add_names() {
         let (status, printed) = Proxy::new().config(config).start_to_end().await;
         assert_eq!(status.code(), Some(64), "{bad}: {printed}");
         assert!(printed.contains("fetch.secret_parameters"), "{printed}");
+    }
+}
+
+/// What `assetgate fetch` prints, as a client of this server.
+async fn printed(proxy: &Running, uri: &str, more: &[&str], variable: &str) -> (i32, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_assetgate"));
+    command.args(["fetch", uri, "--endpoint"]);
+    command.arg(format!("grpc://{}", proxy.address()));
+    command.args(["--admin", "off"]).args(more);
+    command.env_clear().env("HOME", "/nonexistent");
+    if !variable.is_empty() {
+        command.env("ASSETGATE__FETCH__SECRET_PARAMETERS", variable);
+    }
+    let output = bounded("the program", command.kill_on_drop(true).output());
+    let output = output.await.unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(printed).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn p4_the_command_that_fetches_prints_no_secret_of_a_url_or_an_id() {
+    let origin = Origin::new().file("/a", "content").start().await;
+    let config = "[fetch]\nsecret_parameters = [\"build_pin\", \"X-Corp-*\"]\n";
+    let proxy = Proxy::new().config(config).start().await;
+    let uri = format!(
+        "{}?v=1&build_pin={ORIGIN}&x-corp-id={ORIGIN}&token={ORIGIN}",
+        origin.url("/a")
+    );
+    let id = format!("{uri} id?token={ORIGIN}");
+    let flags = [
+        "--secret-parameter",
+        "build_pin",
+        "--secret-parameter",
+        "x-corp-*",
+    ];
+    for json in [&[][..], &["--json"]] {
+        for (flags, variable) in [(&flags[..], ""), (&[], "build_pin, x-corp-*")] {
+            let more = [flags, &["--canonical-id", &id], json].concat();
+            let (code, text) = printed(&proxy, &uri, &more, variable).await;
+            assert_eq!(code, 0, "{text}");
+            assert_none("what is printed", text.as_bytes(), &[ORIGIN]);
+            says(&text, &[&format!("{}?v=1", origin.url("/a")), "id"]);
+        }
+    }
+    // A flag takes the place of the variable, as with every setting.
+    let flag = ["--secret-parameter", "x"];
+    let (_, text) = printed(&proxy, &uri, &flag, "build_pin").await;
+    assert!(text.contains(&format!("build_pin={ORIGIN}")), "{text}");
+    for (flag, variable, says_) in [
+        ("hunter=2", "", "--secret-parameter: "),
+        ("", "hunter=2", "ASSETGATE__FETCH__SECRET_PARAMETERS: "),
+    ] {
+        let flag = ["--secret-parameter", flag];
+        let flag = if flag[1].is_empty() { &[][..] } else { &flag };
+        let (code, text) = printed(&proxy, &uri, flag, variable).await;
+        assert_eq!(code, 64, "{text}");
+        says(&text, &[says_, "a name of a parameter"]);
+        assert!(!text.contains("hunter"), "{text}");
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Fetched;
 use super::snippet;
+use crate::asset::scrub;
 use crate::digest::DigestFunction;
 
 /// Everything that is said of a fetch.
@@ -21,6 +22,7 @@ pub(super) struct Report {
     /// In SHA-256.
     pub(super) integrity: Option<String>,
     pub(super) function: DigestFunction,
+    /// As given, without secrets.
     pub(super) canonical_id: Option<String>,
     pub(super) out: Option<PathBuf>,
 }
@@ -63,7 +65,7 @@ impl Report {
     pub(super) fn json(&self) -> String {
         let fetched = &self.fetched;
         let qualifiers = fetched.qualifiers.iter();
-        let qualifiers = qualifiers.map(|q| (q.name.clone(), json!(q.value)));
+        let qualifiers = qualifiers.map(|q| (q.name.clone(), json!(scrub(&q.value))));
         let mut told = json!({
             "uri": fetched.uri,
             "digest": fetched.digest.to_string(),

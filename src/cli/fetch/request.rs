@@ -11,11 +11,16 @@ use tonic::metadata::MetadataMap;
 
 use super::{ADMIN, Asked, Server};
 use crate::api;
-use crate::asset::{AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, Uri};
+use crate::asset::{
+    AssetKind, BAZEL_CANONICAL_ID, CHECKSUM_SRI, SecretParameter, Uri, declare_secret_parameters,
+};
 use crate::digest::{DigestFunction, InstanceName, Scope};
 use crate::net::tls::{ClientFiles, ClientTls};
 use crate::proto::asset::{FetchBlobRequest, Qualifier};
 use crate::upstream::{CallContext, Credential, Endpoint, Pool, PoolSettings, Upstream};
+
+/// The server's variable for `fetch.secret_parameters`.
+const SECRET_PARAMETERS: &str = "ASSETGATE__FETCH__SECRET_PARAMETERS";
 
 /// Files of header lines are as small as credentials.
 const MAX_FILE: u64 = 8 << 10;
@@ -38,6 +43,11 @@ impl Prepared {
     pub(super) fn of(asked: &Asked) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut keep = |problem: String| problems.push(problem);
+        // Before anything is made of a URL.
+        match secret_parameters(&asked.secret_parameters) {
+            Ok(names) => declare_secret_parameters(&names),
+            Err(problem) => keep(problem),
+        }
         let server = &asked.server;
         let endpoint = endpoint(server).map_err(&mut keep).ok();
         let local = endpoint.as_ref().is_some_and(is_local);
@@ -105,6 +115,22 @@ fn flag(field: &str, why: &str) -> String {
         _ if why.contains("http_header") => format!("--origin-header: {why}"),
         _ => format!("--integrity or --canonical-id: {why}"),
     }
+}
+
+/// The server's setting, by a flag or by the variable it has there: what the
+/// server takes for a secret must not be printed here either.
+fn secret_parameters(given: &[String]) -> Result<Vec<SecretParameter>, String> {
+    let (place, names) = match given {
+        [] => {
+            let value = std::env::var(SECRET_PARAMETERS).unwrap_or_default();
+            let names = value.split(',').map(str::trim).filter(|n| !n.is_empty());
+            (SECRET_PARAMETERS, names.map(str::to_owned).collect())
+        }
+        given => ("--secret-parameter", given.to_vec()),
+    };
+    let parsed = names.iter().map(|name| name.parse::<SecretParameter>());
+    let parsed: Result<Vec<_>, _> = parsed.collect();
+    parsed.map_err(|problem| format!("{place}: {problem}"))
 }
 
 fn endpoint(server: &Server) -> Result<Endpoint, String> {
