@@ -201,7 +201,7 @@ impl Walk<'_> {
         } else if let Some(comma) = comma {
             self.separator(comma);
             self.name.from = end;
-        } else if !self.region(depth).query {
+        } else if !self.region(depth).query && self.text.byte(end) != b'=' {
             self.begin(end);
         }
         if depth == 0 {

@@ -244,12 +244,12 @@ fn has_secret_word(name: &[u8]) -> bool {
     false
 }
 
-/// Longer than any word for a secret.
-const LONGEST: usize = 40;
+/// No word for a secret is shorter or longer.
+const LENGTHS: std::ops::RangeInclusive<usize> = 3..=40;
 
 fn is_secret_word(word: &[u8]) -> bool {
     let word = without_number(word);
-    if word.len() > LONGEST {
+    if !LENGTHS.contains(&word.len()) {
         return false;
     }
     let one = match word {

@@ -47,7 +47,7 @@ const FORMS: [&str; 13] = [
 
 /// Names of parameters that hold secrets, as origins, stores and forges have
 /// them.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 36] = [
     "job_token",
     "auth_token",
     "oauth_token",
@@ -80,6 +80,10 @@ const NAMES: [&str; 32] = [
     "apiKey",
     "x-api-key",
     "%61uthorization",
+    "token2",
+    "clientsecret",
+    "passphrase",
+    "private_key",
 ];
 
 fn named(secret: &str) -> String {
@@ -107,6 +111,22 @@ fn places(host: &str, secret: &str) -> Vec<String> {
         ),
         format!("https://{host}/?jwt={}", percent(secret)),
         format!("https://{host}/https://u:{secret}@{host}/?sas={secret}"),
+        percent(&format!("https://u:{secret}@{host}/x?jwt={secret}")),
+        percent(&percent(&percent(&format!(
+            "https://u:{secret}@{host}/x?{all}"
+        )))),
+        format!(
+            "https://{host}/?to={}",
+            percent(&percent(&format!("/x?jwt={secret}")))
+        ),
+        format!("/x?token%{}3D{secret}", "25".repeat(12)),
+        format!("/x?{all}"),
+        format!("?jwt={secret}"),
+        format!("{host}/x?v=1&jwt={secret}"),
+        format!("https://{host}/x?v=1,jwt={secret},w=2"),
+        format!("https://{host}/token={secret}/x"),
+        format!("name token={secret}"),
+        format!("https%3A//u%3A{secret}%40{host}/x%3Ftoken%3D{secret}"),
     ]
 }
 

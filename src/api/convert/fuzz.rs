@@ -27,6 +27,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "bazel.auth_headers={\"https://h/a\":{\"A\":\"b\",\"C\":[\"d\",\"e\"]}}",
         "directory=a/b/\nresource_type=application/x-tar\nvcs.branch=main\nvcs.commit=abc",
         "a=https://u:p@h/x?sig=1&b=https%3A%2F%2Fu%3Ap%40i%2F%3Ftoken%3Ds\nauth.basic.password=x",
+        "bazel.canonical_id=/x?token=s,v=1 %252Fx%253Fsig%253Ds https%3A//u%40h\na=?Expires=1&Signature=s",
         "http_header:Accept=text/plain\nhttp_header:Host=h\n=\na=1\na=2",
     ];
     let mut seeds: Vec<Vec<u8>> = lines
