@@ -203,6 +203,7 @@ async fn l7_any_other_difference_is_another_id() {
         ["%3Ftoken%3Dt%26v%3D1", "%3Ftoken%3Dt%26v%3D2"],
         ["https://h/token=t/1", "https://h/token=t/2"],
         ["sha256-abSig=", "sha256-acSig="],
+        ["sha256-abSig= sha512-a", "sha256-abSig= sha512-b"],
         ["a=1,sha256-abSig=", "a=1,sha256-acSig="],
         ["100%25a", "100%25b"],
     ];
@@ -293,6 +294,8 @@ fn texts(s: &str) -> Vec<(String, String)> {
         (format!("name token={s}"), "name "),
         (format!("name; token = {s}"), "name; "),
         (format!("token={s}"), ""),
+        (format!("token=={s}"), ""),
+        (format!("token = {s}"), ""),
         (format!("x#access_token={s}"), "x"),
         (
             format!("https://h/x?v=1,token={s},w=2"),

@@ -1,5 +1,6 @@
 //! Authorities of URLs, and the user info in them.
 //!
+//! Not for: which host is asked (`uri.rs`).
 //! Called by: `cuts`.
 
 use super::super::decoded::look_at;

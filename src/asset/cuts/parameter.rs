@@ -1,5 +1,6 @@
 //! Parameters that hold secrets, and what goes with them.
 //!
+//! Not for: names (`secret_names.rs`, `signed.rs`).
 //! Called by: `cuts`.
 
 use super::super::decoded::look_at;
@@ -38,13 +39,11 @@ impl Walk<'_> {
         if !is_secret(text) && !self.goes_with_signature(name, equals) {
             return None;
         }
-        let end = self.value_end(equals + 1, depth);
         let separator = name.separator.map(|at| (at, self.text.byte(at)));
-        let padding = end == equals + 1 || self.text.byte(equals + 1) == b'=';
-        if padding && matches!(separator, None | Some((_, b','))) {
-            // The end of a Base64 text.
+        if matches!(separator, None | Some((_, b','))) && self.is_padding(equals) {
             return None;
         }
+        let end = self.value_end(equals + 1, depth);
         match separator {
             Some((at, b'?' | b'#')) if self.goes_on(at, end) => {
                 // The next parameter takes its place.
@@ -63,6 +62,18 @@ impl Walk<'_> {
         }
         self.begin(end);
         Some(end)
+    }
+
+    /// Whether it ends a text in Base64, and nothing is its value.
+    fn is_padding(&self, equals: usize) -> bool {
+        let more = (equals..self.text.len()).take_while(|at| self.text.byte(*at) == b'=');
+        let end = equals + more.count();
+        look_at(end - equals);
+        let next = self.text.byte(end);
+        let apart = equals
+            .checked_sub(1)
+            .is_some_and(|at| between(self.text.byte(at)));
+        !apart && (end == self.text.len() || between(next) || b"&;?#/".contains(&next))
     }
 
     /// Whether what stands there parts two parameters of the query that begins
