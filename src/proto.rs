@@ -16,7 +16,7 @@
 mod codec;
 pub mod estimate;
 
-pub use codec::{Codec, MAX_DECODED, MAX_NATIVE_MESSAGE, Undecodable, decode};
+pub use codec::{Codec, MAX_DECODED, MAX_NATIVE_MESSAGE, Undecodable, decode, walked};
 
 /// Every vendored file as a serialized `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

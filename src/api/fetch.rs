@@ -66,9 +66,10 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
     {
         let (metadata, extensions, message) = request.into_parts();
         let (call, limit) = (Call::of(&extensions), extensions.get().copied());
+        let connection = extensions.get().cloned();
         drop(extensions);
         let caller = Caller::of(&metadata);
-        let context = self.identity.context(metadata);
+        let context = self.identity.context(metadata).of_connection(connection);
         let message = FetchMessage::from(message);
         let large = message.is_large();
         let read = aside_if(large, move || (message.uris(), message.to_query(kind)));

@@ -35,10 +35,10 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
         PushMessage: From<M>,
     {
         let (metadata, extensions, message) = request.into_parts();
-        let call = Call::of(&extensions);
+        let (call, connection) = (Call::of(&extensions), extensions.get().cloned());
         drop(extensions);
         let caller = Caller::of(&metadata);
-        let context = self.identity.context(metadata);
+        let context = self.identity.context(metadata).of_connection(connection);
         let message = PushMessage::from(message);
         let large = message.is_large();
         let read = aside_if(large, move || {

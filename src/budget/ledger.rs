@@ -61,6 +61,12 @@ impl Ledger {
         self.limit
     }
 
+    /// What one share may look at at once, in units.
+    pub(super) fn looks(&self) -> u64 {
+        let units = self.limit / 8 / super::UNIT;
+        units.min(u64::from(u32::MAX))
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.books.lock().used
     }

@@ -45,6 +45,9 @@ pub const LEAST: u64 = 24 << 20;
 /// sent.
 const UNSENT_PART: u64 = 4;
 
+/// What looks into caches are counted in.
+const UNIT: u64 = 1 << 10;
+
 /// Small messages of a connection that are not charged to the process:
 /// counting them there would cost each call more than they do.
 const SMALL: u64 = 512 << 10;
@@ -74,6 +77,8 @@ struct Account {
     progress: AtomicU64,
     began: Instant,
     answers: Answers,
+    /// Room for what is looked at in caches for it.
+    looks: Arc<Semaphore>,
     /// One at a time of what is not to be done for one connection at once.
     alone: Arc<Semaphore>,
 }
@@ -107,6 +112,7 @@ impl Budget {
             progress: AtomicU64::new(0),
             began: Instant::now(),
             answers: Answers::of(&self.unsent),
+            looks: Arc::new(Semaphore::new(self.ledger.looks() as usize)),
             alone: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -230,6 +236,25 @@ impl Share {
     /// sent. To be held until it has been sent itself.
     pub async fn answer(&self, bytes: u64) -> Unsent {
         self.0.answers.room(bytes).await
+    }
+
+    /// Leave to look at so many bytes that stand in a cache, once earlier looks
+    /// of this share leave room: an eighth of the budget, or one that is larger.
+    /// What they take is charged elsewhere; this is for other shares to find
+    /// room there.
+    pub async fn look(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let units = bytes.div_ceil(UNIT).min(self.0.ledger.looks()) as u32;
+        match Arc::clone(&self.0.looks).acquire_many_owned(units).await {
+            Ok(permit) => permit,
+            // Never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Tells shares apart.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// The bytes of the whole budget.

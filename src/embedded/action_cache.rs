@@ -17,7 +17,7 @@ use super::status::{blocking, invalid};
 use super::store::{Error, Store};
 use super::uploads::Way;
 use super::{Inner, action};
-use crate::budget::Share;
+use crate::budget::{self, Share};
 use crate::digest::DigestFunction;
 use crate::proto::rev2;
 
@@ -25,6 +25,8 @@ use crate::proto::rev2;
 const CHECK_BYTES: u64 = 8 << 20;
 /// Results above this wait for room.
 const LARGE: u64 = 64 << 10;
+/// Trees up to this are read without more ado.
+const SMALL_TREE: u64 = 256 << 10;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -53,13 +55,14 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
         let answer_bytes = share.as_ref().map_or(u64::MAX, |_| LARGE);
         let mut may = May {
             answer_bytes,
-            tree_bytes: CHECK_BYTES,
+            tree_bytes: SMALL_TREE,
         };
         loop {
             // Entries and Trees are read into memory: not too many at once.
             let bytes = may.tree_bytes.max(CHECK_BYTES);
             let permit = self.0.checks.acquire(connection, bytes).await;
-            match self.look(key, function, may, permit).await? {
+            let tree = room_of_tree(share.as_ref(), may.tree_bytes).await;
+            match self.look(key, function, may, (permit, tree)).await? {
                 Look::Missing => return Err(missing()),
                 Look::Complete(result) => return Ok(answer(result, sent)),
                 // Nothing is kept while there is no room for it.
@@ -119,17 +122,25 @@ impl ActionCache {
         key: Key,
         function: DigestFunction,
         may: May,
-        permit: Permit,
+        held: (Permit, Option<budget::Permit>),
     ) -> Result<Look, Status> {
         let store = Arc::clone(&self.0.store);
         blocking(move || {
             let look = look(&store, key, function, may);
             // Until it is over, even if its call is not waited for any more.
-            drop(permit);
+            drop(held);
             look
         })
         .await
     }
+}
+
+/// Room in the budget for a Tree, unless it is small. Not complete before it was
+/// read: of those that take more than there is, one goes on.
+async fn room_of_tree(share: Option<&Share>, bytes: u64) -> Option<budget::Permit> {
+    let mut room = share.filter(|_| bytes > SMALL_TREE)?.claim();
+    room.grow(bytes).await;
+    Some(room)
 }
 
 /// What a look at an entry may hold in memory.

@@ -17,6 +17,7 @@ use super::store::Error;
 use super::upload::store_blob;
 use super::uploads::Way;
 use super::{Inner, MAX_BATCH, compress, tree};
+use crate::budget::Share;
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::rev2;
 
@@ -142,8 +143,8 @@ impl rev2::content_addressable_storage_server::ContentAddressableStorage for Cas
         &self,
         request: Request<rev2::GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
-        let share = request.extensions().get().cloned();
-        let pages = tree::get(&self.0, request.get_ref()).await?;
+        let share: Option<Share> = request.extensions().get().cloned();
+        let pages = tree::get(&self.0, request.get_ref(), share.clone()).await?;
         let room = room(share.as_ref(), tree::HELD).await;
         Ok(answer(pages, room))
     }

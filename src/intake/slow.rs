@@ -18,8 +18,8 @@ use super::prefix::LENGTH;
 use super::{Calls, Intake, LARGE, MOST_STALLED, PATIENCE, PROGRESS, Prefix, STEP, refusal};
 use super::{SMALL, SMALL_FACTOR};
 use crate::budget::{Permit, Share};
-use crate::proto::MAX_DECODED;
 use crate::proto::estimate::{Excess, Limits, Shape};
+use crate::proto::{self, MAX_DECODED};
 
 /// Reads the rest of a message and has it answered.
 pub(super) async fn answer<S: Calls>(
@@ -56,6 +56,7 @@ pub(super) async fn answer<S: Calls>(
         shape,
         pieces: message.0,
         permit,
+        walked: None,
     };
     let request = Request::from_parts(parts, message.1);
     match intake.far {
@@ -88,6 +89,8 @@ struct Message {
     shape: Shape,
     pieces: Pieces,
     permit: Permit,
+    /// Its length, once it was seen to fit.
+    walked: Option<usize>,
 }
 
 impl Message {
@@ -99,7 +102,10 @@ impl Message {
         }
         let limits = Limits::bytes(MAX_DECODED);
         match self.shape.estimate(self.pieces.message(), limits) {
-            Ok(estimate) => Ok(estimate.bytes),
+            Ok(estimate) => {
+                self.walked = length.checked_sub(LENGTH);
+                Ok(estimate.bytes)
+            }
             Err(excess @ Excess::Bytes { .. }) => Err(refusal::too_many_parts(&excess)),
             // The codec says what is wrong with it.
             Err(_) => Ok(0),
@@ -112,18 +118,22 @@ impl Message {
         self.permit.complete();
     }
 
-    /// The request to call a service with, and what it holds meanwhile.
-    fn into_request(self, request: Request<Option<HeaderMap>>) -> (Request<Body>, Permit) {
+    /// Calls a service with it. Charged until that is answered.
+    async fn answer<S: Calls>(
+        self,
+        mut service: S,
+        request: Request<Option<HeaderMap>>,
+    ) -> Result<Response<Body>, Infallible> {
         let pieces = self.pieces;
-        (
-            request.map(|trailers| pieces.into_body(trailers)),
-            self.permit,
-        )
+        let request = request.map(|trailers| pieces.into_body(trailers));
+        let _held = self.permit;
+        let call = service.call(request);
+        proto::walked(self.shape, self.walked, call).await
     }
 }
 
 async fn here<S: Calls>(
-    mut service: S,
+    service: S,
     request: Request<Option<HeaderMap>>,
     mut message: Message,
 ) -> Result<Response<Body>, Infallible> {
@@ -131,14 +141,13 @@ async fn here<S: Calls>(
         Ok(bytes) => message.reserve(bytes).await,
         Err(status) => return Ok(status.into_http()),
     }
-    let (request, _held) = message.into_request(request);
-    service.call(request).await
+    message.answer(service, request).await
 }
 
 /// Takes turns for what keeps a thread busy: the walk, and the first poll, in
 /// which the service decodes.
 async fn large<S: Calls>(
-    mut service: S,
+    service: S,
     request: Request<Option<HeaderMap>>,
     mut message: Message,
     share: &Share,
@@ -152,8 +161,7 @@ async fn large<S: Calls>(
         Ok(bytes) => message.reserve(bytes).await,
         Err(status) => return Ok(status.into_http()),
     }
-    let (request, _held) = message.into_request(request);
-    let mut answer = std::pin::pin!(service.call(request));
+    let mut answer = std::pin::pin!(message.answer(service, request));
     let first = {
         let _turn = elsewhere.turn(share).await;
         futures_util::poll!(answer.as_mut())

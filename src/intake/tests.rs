@@ -13,6 +13,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::budget::{Budget, LEAST};
+use crate::proto::asset;
 
 const UNARY: &str = "/build.bazel.remote.asset.v1.Fetch/FetchBlob";
 const WRITE: &str = "/google.bytestream.ByteStream/Write";
@@ -165,4 +166,55 @@ async fn more_than_the_window_has_room_for_are_refused() {
     let got = answer(&share, UNARY, body(vec![frame(b"small")], false)).await;
     assert_eq!(got, Ok(10));
     calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Fetch, whatever is asked.
+struct Nothing;
+
+#[tonic::async_trait]
+impl asset::fetch_server::Fetch for Nothing {
+    async fn fetch_blob(
+        &self,
+        _: tonic::Request<asset::FetchBlobRequest>,
+    ) -> Result<tonic::Response<asset::FetchBlobResponse>, Status> {
+        Ok(tonic::Response::new(Default::default()))
+    }
+
+    async fn fetch_directory(
+        &self,
+        _: tonic::Request<asset::FetchDirectoryRequest>,
+    ) -> Result<tonic::Response<asset::FetchDirectoryResponse>, Status> {
+        Ok(tonic::Response::new(Default::default()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_walked_once() {
+    let budget = Budget::new(LEAST);
+    let service = || {
+        let service = asset::fetch_server::FetchServer::new(Nothing);
+        service.max_decoding_message_size(crate::proto::MAX_NATIVE_MESSAGE)
+    };
+    let here = IntakeLayer::here().layer(service());
+    let elsewhere = Elsewhere::new(tokio::runtime::Handle::current());
+    let far = IntakeLayer::new(service(), elsewhere).layer(service());
+    for (mut intake, size) in [(here.clone(), 200_017), (here, 700_019), (far, 700_027)] {
+        let message = asset::FetchBlobRequest {
+            uris: vec!["x".repeat(size).into()],
+            ..Default::default()
+        };
+        let message = prost::Message::encode_to_vec(&message);
+        let frames = frame(&message)
+            .chunks(16 << 10)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        let mut request = Request::post(UNARY).body(body(frames, false)).unwrap();
+        request.extensions_mut().insert(budget.share());
+        let Ok(response) = intake.call(request).await;
+        let failed = Status::from_header_map(response.headers());
+        assert!(failed.is_none(), "{failed:?}");
+        let walks = crate::proto::estimate::WALKS.lock();
+        let walks = walks.iter().filter(|(_, length)| *length == message.len());
+        assert_eq!(walks.count(), 1, "{size}");
+    }
 }

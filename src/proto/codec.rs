@@ -7,9 +7,10 @@
 //! nonsense; the status carries [`Undecodable`] as its source, so that
 //! `upstream::Error` can tell.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Buf;
 use prost::Message;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
@@ -57,19 +58,54 @@ impl From<Undecodable> for Status {
 ///
 /// # Errors
 /// Why it is not decoded.
-pub fn decode<M>(wire: Bytes, limit: u64) -> Result<M, Undecodable>
+pub fn decode<M>(wire: impl Buf + Clone, limit: u64) -> Result<M, Undecodable>
 where
     M: Message + Shaped + Default,
 {
-    check::<M>(&wire, limit)?;
+    check::<M>(wire.clone(), limit)?;
     Ok(M::decode(wire)?)
 }
 
-fn check<M: Shaped>(wire: &[u8], limit: u64) -> Result<(), Excess> {
-    if !Shape::always_fits(wire.len(), limit) {
+fn check<M: Shaped>(wire: impl Buf, limit: u64) -> Result<(), Excess> {
+    if !Shape::always_fits(wire.remaining(), limit) {
         Shape::of::<M>().estimate(wire, Limits::bytes(limit))?;
     }
     Ok(())
+}
+
+/// A message that fits, as the walk over its bytes has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Walked {
+    /// Full name of the message.
+    name: &'static str,
+    length: usize,
+}
+
+tokio::task_local! {
+    /// The message that a service is called with.
+    static WALKED: Cell<Option<Walked>>;
+}
+
+/// Runs a call. If its request has been walked and fits in [`MAX_DECODED`], its
+/// `length` is given and the codec does not walk it again. That holds for one
+/// message of this kind and length: whatever else the call decodes comes later.
+pub fn walked<F: Future>(
+    shape: Shape,
+    length: Option<usize>,
+    call: F,
+) -> impl Future<Output = F::Output> {
+    let name = shape.name();
+    let walked = length.map(|length| Walked { name, length });
+    WALKED.scope(Cell::new(walked), call)
+}
+
+/// Whether this is the message that was walked; no other is from now on.
+fn was_walked<M: Shaped>(length: usize) -> bool {
+    let this = Walked {
+        name: Shape::of::<M>().name(),
+        length,
+    };
+    WALKED.try_with(Cell::take).ok().flatten() == Some(this)
 }
 
 /// Codec of every generated client and service.
@@ -130,7 +166,10 @@ impl<U: Message + Shaped + Default> Decoder for ProstDecoder<U> {
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // All of it: messages are received whole, in one piece.
-        check::<U>(buf.chunk(), MAX_DECODED).map_err(Undecodable::from)?;
+        let length = buf.remaining();
+        if !Shape::always_fits(length, MAX_DECODED) && !was_walked::<U>(length) {
+            check::<U>(buf.chunk(), MAX_DECODED).map_err(Undecodable::from)?;
+        }
         Ok(Some(U::decode(buf).map_err(Undecodable::from)?))
     }
 

@@ -136,6 +136,8 @@ impl Shape {
     /// The first limit that is met, or that the bytes are no such message.
     pub fn estimate(self, mut wire: impl Buf, limits: Limits) -> Result<Estimate, Excess> {
         let length = wire.remaining();
+        #[cfg(test)]
+        WALKS.lock().push((self.0.name, length));
         let bytes = walk::walk(&mut wire, self.0, limits).map_err(|stop| match stop {
             walk::Stop::Malformed(reason) => Excess::Malformed {
                 name: self.0.name,
@@ -154,6 +156,11 @@ impl Shape {
         Ok(Estimate { bytes })
     }
 }
+
+/// The walks of all tests: names and lengths.
+#[cfg(test)]
+pub(crate) static WALKS: parking_lot::Mutex<Vec<(&str, usize)>> =
+    parking_lot::Mutex::new(Vec::new());
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::encoding::{
     EncodedKey, Format, Outputs, Payload, decode_entry, encode_key, find_payload,
 };
-use super::presence::{self, Budget, Presence};
+use super::presence::{self, Presence};
 use super::{AssetStore, Error, Explained, Lookup, MacKeys, Miss, Probes, migrate, record};
 use crate::asset::{Algorithm, AssetKey, AssetKind, AssetReference, Checksum, KeySpace};
 use crate::clock::Clock;
@@ -48,7 +48,6 @@ pub struct ActionCacheStore {
     pub(super) probes: Probes,
     pub(super) clock: Clock,
     max_age: Option<Duration>,
-    pub(super) budget: Arc<Budget>,
     pub(super) bb_remote_asset: Option<Arc<[(String, String)]>>,
 }
 
@@ -70,7 +69,6 @@ impl ActionCacheStore {
             probes,
             clock: settings.clock,
             max_age: settings.max_age,
-            budget: Arc::default(),
             bb_remote_asset: settings.bb_remote_asset,
         }
     }
@@ -216,10 +214,9 @@ impl ActionCacheStore {
         if presence::is_proved_by_the_cache(modes, &reference, outputs) {
             return Ok(found.hit(reference, "the cache checks it"));
         }
-        let (cache, budget) = (&self.content, &self.budget);
         // Boxed like all that a plain hit does not need: a look-up's future is
         // moved a few times, and these would make it several kilobytes large.
-        let check = presence::check(cache, budget, context, scope, &reference, outputs);
+        let check = presence::check(&self.content, context, scope, &reference, outputs);
         let presence = Box::pin(check).await?;
         Ok(match presence {
             Presence::Complete => found.hit(reference, "asked of the CAS"),

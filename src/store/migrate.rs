@@ -32,14 +32,7 @@ pub(super) async fn take_over(
         tree,
         ..Outputs::default()
     };
-    let presence = presence::check(
-        &store.content,
-        &store.budget,
-        context,
-        &key.scope,
-        &reference,
-        &outputs,
-    );
+    let presence = presence::check(&store.content, context, &key.scope, &reference, &outputs);
     match presence.await? {
         Presence::Complete => {}
         Presence::Incomplete => return Ok(found.miss(Miss::Incomplete)),

@@ -9,7 +9,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::encoding::Outputs;
 use super::{Error, Modes, tree};
@@ -17,12 +16,9 @@ use crate::asset::{AssetKind, AssetReference};
 use crate::digest::{Digest, Scope};
 use crate::upstream::{self, Cache, CallContext, Closure, TreeNode, WalkError};
 
-/// Trees of look-ups under way are in memory, together at most this much.
-const BUDGET: usize = 128 << 20;
-/// What the budget is counted in.
-const UNIT: usize = 64 << 10;
-// The largest entry can be checked.
-const _: () = assert!(2 * tree::MAX_TREES <= BUDGET);
+/// Most memory that the nodes of all Trees of an entry may take: those we write
+/// take less than four times their bytes where these are many.
+const MAX_DECODED: u64 = 4 * tree::MAX_TREES as u64;
 
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +29,6 @@ pub(super) enum Presence {
     Incomplete,
     /// The entry's Trees are not what they should be.
     Unusable(&'static str),
-}
-
-/// Memory for the Trees of concurrent checks.
-#[derive(Debug)]
-pub(super) struct Budget(Semaphore);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Semaphore::new(BUDGET / UNIT))
-    }
 }
 
 /// Whether the cache would have withheld the entry if anything it names were
@@ -66,7 +52,6 @@ pub(super) fn is_proved_by_the_cache(
 /// Checks the content of one reference.
 pub(super) async fn check(
     cache: &Cache,
-    budget: &Budget,
     context: &CallContext,
     scope: &Scope,
     reference: &AssetReference,
@@ -76,9 +61,11 @@ pub(super) async fn check(
     let Some(size) = memory(reference.kind, outputs, &trees) else {
         return Ok(Presence::Unusable("trees too large"));
     };
-    let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX);
-    // Never closed; were it, memory would merely not be bounded.
-    let _permit = budget.0.acquire_many(units).await.ok();
+    // One connection's checks leave room for those of others.
+    let _look = match context.connection() {
+        Some(connection) if size > 0 => Some(connection.look(size as u64).await),
+        _ => None,
+    };
     let check = Check {
         cache,
         context,
@@ -121,6 +108,15 @@ fn memory(kind: AssetKind, outputs: &Outputs, trees: &BTreeSet<&Digest>) -> Opti
     fits.then_some(size + walked)
 }
 
+/// What the nodes of Trees will take in memory; `None` if they are no Trees,
+/// or more than an entry may have.
+fn nodes(trees: &HashMap<Digest, Bytes>) -> Option<u64> {
+    trees.values().try_fold(0, |sum, tree| {
+        let left = MAX_DECODED.checked_sub(sum)?;
+        Some(sum + upstream::estimate_tree(tree, left).ok()?)
+    })
+}
+
 struct Check<'a> {
     cache: &'a Cache,
     context: &'a CallContext,
@@ -142,7 +138,11 @@ impl Check<'_> {
         trees: BTreeSet<&Digest>,
     ) -> Result<Presence, Error> {
         let mut blobs = HashMap::new();
+        let mut held = None;
         if !trees.is_empty() {
+            let size = trees.iter().fold(0, |n, d| n + d.size());
+            held = self.cache.claim_for_trees();
+            upstream::grow_for_trees(held.as_mut(), size).await;
             blobs = self
                 .cache
                 .read_blobs(self.context, self.scope, trees.iter().copied())
@@ -151,6 +151,11 @@ impl Check<'_> {
         if trees.iter().any(|d| !blobs.contains_key(*d)) {
             return Ok(Presence::Incomplete);
         }
+        let Some(takes) = nodes(&blobs) else {
+            return Ok(Presence::Unusable("tree undecodable"));
+        };
+        let size = blobs.values().fold(0, |n, tree| n + tree.len() as u64);
+        upstream::grow_for_trees(held.as_mut(), size + takes).await;
         let mut wanted = Wanted::default();
         let function = self.scope.function;
         wanted
@@ -175,12 +180,17 @@ impl Check<'_> {
                     Err(why) => return Ok(Presence::Unusable(why)),
                 }
             }
-            (AssetKind::Directory, None) => match self.walk(&reference.digest).await? {
-                Some(closure) => wanted
-                    .digests
-                    .extend(closure.nodes.into_iter().flat_map(|n| n.files)),
-                None => return Ok(Presence::Incomplete),
-            },
+            (AssetKind::Directory, None) => {
+                if let Some(held) = &mut held {
+                    held.complete();
+                }
+                match self.walk(&reference.digest).await? {
+                    Some(closure) => wanted
+                        .digests
+                        .extend(closure.nodes.into_iter().flat_map(|n| n.files)),
+                    None => return Ok(Presence::Incomplete),
+                }
+            }
         }
         drop(blobs);
         self.all_present(wanted).await
@@ -243,7 +253,7 @@ mod tests {
     use crate::upstream::double::{scope, sha256};
 
     #[test]
-    fn a_walk_counts_against_the_budget_as_trees_do() {
+    fn a_walk_counts_as_trees_do() {
         let sized = |n| Digest::new(scope().function, sha256(b"x").hash(), n).unwrap();
         let outputs = |tree| Outputs {
             tree,

@@ -16,6 +16,7 @@ use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
 
 use super::credential::{Credential, ServiceCredential};
 use super::quoted::{Search, each_secret};
+use crate::budget::Share;
 use crate::proto::rev2;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
@@ -68,7 +69,7 @@ impl Identity {
         let service = Some(Arc::clone(self.0.as_ref()?));
         Some(CallContext {
             service,
-            metadata: Arc::default(),
+            ..CallContext::default()
         })
     }
 }
@@ -81,6 +82,8 @@ pub struct CallContext {
     /// no credential.
     metadata: Arc<MetadataMap>,
     service: Option<Arc<ServiceCredential>>,
+    /// The connection it came over.
+    connection: Option<Share>,
 }
 
 impl CallContext {
@@ -112,8 +115,20 @@ impl CallContext {
         };
         Self {
             metadata: Arc::new(MetadataMap::from_headers(metadata)),
-            service: None,
+            ..Self::default()
         }
+    }
+
+    /// The same, on behalf of somebody at the other end of this connection.
+    #[must_use]
+    pub fn of_connection(self, connection: Option<Share>) -> Self {
+        Self { connection, ..self }
+    }
+
+    /// The connection that the caller came over, if there is one.
+    #[must_use]
+    pub fn connection(&self) -> Option<&Share> {
+        self.connection.as_ref()
     }
 
     /// For a client of its own: calls carry what the credential holds.
@@ -121,7 +136,7 @@ impl CallContext {
     pub fn of_credential(credential: &Credential) -> Self {
         Self {
             metadata: Arc::new(credential.metadata().clone()),
-            service: None,
+            ..Self::default()
         }
     }
 

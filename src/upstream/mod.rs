@@ -57,5 +57,5 @@ pub use response::ResponseBody;
 pub use service::{PoolService, Upstream};
 pub use settings::PoolSettings;
 pub use transport_error::TransportError;
-pub use tree::{Closure, MAX_DIRECTORIES, TreeNode, WalkError};
+pub use tree::{Closure, MAX_DIRECTORIES, TreeNode, WalkError, estimate_tree, grow_for_trees};
 pub use upload::RequestBody;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{Cache, CallContext, Error};
 use crate::budget::{Permit, Share};
 use crate::digest::{Digest, DigestFunction, Scope};
-use crate::proto::estimate::{Field, Kind, Label, MessageShape, Shape, Shaped};
+use crate::proto::estimate::{Excess, Field, Kind, Label, Limits, MessageShape, Shape, Shaped};
 use crate::proto::{self, rev2};
 
 /// Most levels of a tree.
@@ -150,6 +150,28 @@ static DIRECTORY: MessageShape = MessageShape {
     ],
 };
 
+/// How much memory the nodes of a `Tree` take beside its bytes, at most.
+///
+/// # Errors
+/// That it is no `Tree`, or takes more than `limit`.
+pub fn estimate_tree(tree: &[u8], limit: u64) -> Result<u64, Excess> {
+    let estimate = Shape::by_hand(&TREE).estimate(tree, Limits::bytes(limit));
+    Ok(estimate?.bytes)
+}
+
+static TREE: MessageShape = MessageShape {
+    name: "Tree",
+    size: 0,
+    fields: &[
+        field(1, Kind::Message(&DIRECTORY), Label::Single),
+        field(
+            2,
+            Kind::Message(&DIRECTORY),
+            repeated(0, size_of::<TreeNode>()),
+        ),
+    ],
+};
+
 impl Shaped for Slim {
     fn shape() -> Shape {
         Shape::by_hand(&DIRECTORY)
@@ -199,7 +221,23 @@ pub enum WalkError {
     TooLarge(String),
 }
 
+/// Waits until the permit is of so many bytes; of the budget trees take at most
+/// half.
+pub async fn grow_for_trees(permit: Option<&mut Permit>, bytes: u64) {
+    if let Some(permit) = permit {
+        let takes = bytes.min(permit.share().limit() / 2);
+        permit.grow(takes.saturating_sub(permit.bytes())).await;
+    }
+}
+
 impl Cache {
+    /// A permit of no bytes yet for what is read of trees beside the walk. Not
+    /// to be held incomplete during one: nobody might go on.
+    #[must_use]
+    pub fn claim_for_trees(&self) -> Option<Permit> {
+        self.trees.as_ref().map(Share::claim)
+    }
+
     /// Reads and verifies the directories at and below `root`.
     pub async fn directories(
         &self,
@@ -224,10 +262,7 @@ impl Cache {
             if bytes > MAX_BYTES {
                 return Err(WalkError::TooLarge(format!("{MAX_BYTES} bytes")));
             }
-            if let Some(permit) = &mut permit {
-                let takes = (bytes * HELD).min(permit.share().limit() / 2);
-                permit.grow(takes.saturating_sub(permit.bytes())).await;
-            }
+            grow_for_trees(permit.as_mut(), bytes * HELD).await;
             let mut blobs = self.read_blobs(context, scope, &level).await?;
             let mut next = Vec::new();
             for digest in level {

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::raw::{RawAnswer, receive};
 use crate::support::{
-    Client, Dir, Proxy, RawCall, RawClient, Running, bounded, digest_of, fetch_blob, push_blob,
-    push_directory,
+    Client, Dir, Proxy, RawCall, RawClient, Running, Upstream, bounded, digest_of, fetch_blob,
+    fetch_directory, push_blob, push_directory,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -325,4 +325,57 @@ async fn p9_trees_of_pushed_directories_are_looked_at_a_few_at_a_time() {
     let grown = (most - idle) / MIB;
     println!("{grown} MiB");
     assert!(grown < 200, "{grown} MiB over idle");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_trees_that_look_ups_check_are_of_the_budget() {
+    let cache = Upstream::start();
+    cache.check_completeness(false);
+    let config = "[limits]\nreceived_memory = \"24MiB\"\n";
+    let start = || Proxy::new().upstream(&cache).config(config).connected();
+    let (pushing, client) = start().await;
+    let mut root = Dir::new();
+    for i in 0..80 {
+        let sub = (0..1000).fold(Dir::new(), |dir, j| {
+            dir.file(&format!("f{j}"), format!("{i} {j}").as_bytes())
+        });
+        root = root.dir(&format!("d{i}"), &sub);
+    }
+    cache.put_all(&root.closure());
+    // One Tree of 6 MiB, in 40 entries.
+    let uris: Vec<String> = (0..40).map(|i| format!("urn:t:tree:{i}")).collect();
+    let push = push_directory(&uris, root.digest());
+    client.push_directory(push).await.unwrap();
+    let digest = cache.put(b"content");
+    client
+        .push_blob(push_blob(&["urn:t:hit"], digest))
+        .await
+        .unwrap();
+    drop(pushing);
+    let (proxy, client) = start().await;
+    let looked_at = async || {
+        let fetch = fetch_directory(&uris[..1]);
+        let answer = client.fetch_directory(fetch).await.unwrap();
+        assert_eq!(answer.root_directory_digest, Some(root.digest()));
+    };
+    let bystander = proxy.client().await;
+    let hit = || bystander.fetch_blob(fetch_blob(&["urn:t:hit"]));
+    hit().await.unwrap();
+    let before = proxy.resident();
+    cache.delay("FindMissingBlobs", Duration::from_secs(20));
+    let mut calls = JoinSet::new();
+    for uri in &uris {
+        let (client, fetch) = (client.clone(), fetch_directory(&[uri]));
+        calls.spawn(async move { client.fetch_directory(fetch).await });
+    }
+    let (most, ()) = peak(&proxy, sleep(Duration::from_secs(8))).await;
+    let grown = (most.saturating_sub(before)) / MIB;
+    assert!(grown < 100, "{grown} MiB");
+    calls.shutdown().await;
+    cache.delay("FindMissingBlobs", Duration::ZERO);
+    timeout(Duration::from_secs(5), hit())
+        .await
+        .unwrap()
+        .unwrap();
+    looked_at().await;
 }
