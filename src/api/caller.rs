@@ -2,12 +2,15 @@
 //!
 //! Not for: rights. Nothing here is verified.
 
-use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
+use crate::proto;
 use crate::proto::rev2::RequestMetadata;
 
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// Most memory that one may take; a head is smaller.
+const MAX_DECODED: u64 = 1 << 20;
 
 /// Longest value kept, for logs.
 const KEPT: usize = 128;
@@ -29,7 +32,8 @@ impl Caller {
         let bytes = metadata
             .get_bin(REQUEST_METADATA)
             .and_then(|value| value.to_bytes().ok());
-        let message = bytes.and_then(|bytes| RequestMetadata::decode(bytes).ok());
+        let message =
+            bytes.and_then(|bytes| proto::decode::<RequestMetadata>(bytes, MAX_DECODED).ok());
         let message = message.unwrap_or_default();
         let tool = message.tool_details.unwrap_or_default();
         Self {

@@ -22,7 +22,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use super::key::Key;
 use super::store::{Error, Store, gone_or_broken};
 use crate::digest::DigestFunction;
-use crate::proto::rev2;
+use crate::proto::{self, rev2};
 
 const MAGIC: &[u8; 8] = b"AGAC0001";
 const HEADER: usize = MAGIC.len() + 32;
@@ -83,7 +83,7 @@ fn parse(key: &Key, file: Bytes) -> Option<(rev2::ActionResult, usize)> {
         return None;
     }
     let length = payload.len();
-    let result = rev2::ActionResult::decode(file.slice(HEADER..)).ok()?;
+    let result = proto::decode(file.slice(HEADER..), proto::MAX_DECODED).ok()?;
     Some((result, length))
 }
 

@@ -119,6 +119,137 @@ async fn a_directory_that_decodes_to_many_times_its_size_is_no_directory() {
 }
 
 #[tokio::test]
+async fn an_entry_that_decodes_to_many_times_its_size_is_a_miss() {
+    let cache = Upstream::start();
+    let (proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let digest = cache.put(b"content");
+    let uris: Vec<String> = (0..16).map(|n| format!("urn:b:entry:{n}")).collect();
+    client.push_blob(push_blob(&uris, digest)).await.unwrap();
+    cache.edit_entries(|entry| {
+        let metadata = entry.execution_metadata.as_mut().unwrap();
+        let payload = &mut metadata.auxiliary_metadata[0].value;
+        // Qualifiers without a name, as many as there is room for.
+        payload.extend(field(9, b"").repeat((1 << 19) - 1024));
+    });
+    let before = proxy.peak();
+    inline(client.fetch_blob(fetch_blob(&uris)).await, Code::NotFound);
+    let grown = (proxy.peak() - before) >> 20;
+    let reason = ["reason=\"payload undecodable\""];
+    let metrics = proxy.metrics().await;
+    let refused = metrics.sum("assetgate_reference_unusable_total", &reason);
+    assert!(
+        refused > 15.5,
+        "{refused} were refused before; {grown} MiB more"
+    );
+    assert!(grown < 48, "{grown} MiB more");
+}
+
+#[tokio::test]
+async fn an_entry_with_more_qualifiers_than_a_request_may_have_is_a_miss() {
+    let cache = Upstream::start();
+    let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
+    let digest = cache.put(b"content");
+    let push = || push_blob(&URN, digest.clone()).qualifiers(&[("a", "1"), ("b", "2")]);
+    client.push_blob(push()).await.unwrap();
+    let fetch = || fetch_blob(&URN).qualifier("a", "1");
+    let answer = client.fetch_blob(fetch()).await.unwrap();
+    assert_eq!(answer.qualifiers.len(), 2);
+    // The subset's entry may say anything of what is beside it.
+    cache.edit_entries(|entry| {
+        let metadata = entry.execution_metadata.as_mut().unwrap();
+        let payload = &mut metadata.auxiliary_metadata[0].value;
+        for n in 0..4096 {
+            let name = field(1, format!("c{n}").as_bytes());
+            let value = field(2, &[b'x'; 64]);
+            payload.extend(field(9, &[name, value].concat()));
+        }
+    });
+    let answer = client.fetch_blob(fetch()).await.unwrap();
+    let (code, repeated) = (answer.status.unwrap().code, answer.qualifiers.len());
+    assert_eq!((code, repeated), (Code::NotFound as i32, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_that_get_tree_reads_are_of_the_budget() {
+    let config = "[limits]\nreceived_memory = \"48MiB\"\n";
+    let (proxy, client) = Proxy::new().config(config).connected().await;
+    let mut trees = tokio::task::JoinSet::new();
+    let mut blobs = Vec::new();
+    for n in 0..10 {
+        // Half a million nodes without a name; each another Directory.
+        let blob = field(1, b"").repeat(500_000 + n);
+        let name = upload_name(&digest_of(&blob));
+        let written = client.write(write_messages(&name, &blob, 1 << 20)).await;
+        written.unwrap();
+        blobs.push(digest_of(&blob));
+    }
+    let before = proxy.peak();
+    for digest in blobs {
+        let mut client = client.cas();
+        trees.spawn(async move {
+            let request = rev2::GetTreeRequest {
+                root_digest: Some(digest),
+                ..Default::default()
+            };
+            let mut pages = client.get_tree(request).await?.into_inner();
+            while pages.message().await?.is_some() {}
+            Ok::<_, Status>(())
+        });
+    }
+    let outcomes = crate::support::bounded("all trees", trees.join_all()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    let grown = (proxy.peak() - before) >> 20;
+    assert!(grown < 250, "{grown} MiB more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trees_of_action_results_are_of_the_budget() {
+    let (proxy, client) = Proxy::new().connected().await;
+    // A Tree of fields that nobody knows: it takes a while to look at.
+    let tree = field(100, b"").repeat(4 << 20);
+    let digest = digest_of(&tree);
+    let name = upload_name(&digest);
+    let written = client.write(write_messages(&name, &tree, 1 << 20)).await;
+    written.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let action = Some(digest_of(format!("action {n}").as_bytes()));
+        let result = ActionResult {
+            output_directories: vec![rev2::OutputDirectory {
+                tree_digest: Some(digest.clone()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let update = rev2::UpdateActionResultRequest {
+            action_digest: action.clone(),
+            action_result: Some(result),
+            ..Default::default()
+        };
+        client.update_action_result(update).await.unwrap();
+        let own = client.clone();
+        let get = rev2::GetActionResultRequest {
+            action_digest: action,
+            ..Default::default()
+        };
+        calls.spawn(async move { own.ac().get_action_result(get).await });
+    }
+    let outcomes = crate::support::bounded("all results", calls.join_all());
+    let mut outcomes = std::pin::pin!(outcomes);
+    let mut most = 0.0_f64;
+    let outcomes = loop {
+        let metrics = proxy.metrics().await;
+        most = most.max(metrics.sum("assetgate_received_bytes", &[]));
+        tokio::select! {
+            outcomes = &mut outcomes => break outcomes,
+            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+        }
+    };
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(most >= tree.len() as f64, "{most} bytes at most");
+}
+
+#[tokio::test]
 async fn large_messages_of_ordinary_parts_are_taken() {
     let (_proxy, client) = Proxy::new().connected().await;
     let digest = client.upload(b"content").await;

@@ -15,10 +15,19 @@ use crate::asset::{
 };
 use crate::digest::{Digest, DigestFunction};
 use crate::proto::assetgate::v1::{AssetEntry, asset_entry as wire};
-use crate::proto::rev2;
+use crate::proto::{self, rev2};
 
 /// No entry we write comes near it.
 pub(in crate::store) const MAX_PAYLOAD: usize = 1 << 20;
+
+/// Most memory that a payload may take once it is decoded: one that is all
+/// digests takes half of it.
+const MAX_DECODED: u64 = 4 << 20;
+
+/// Most qualifiers of an entry, and bytes of them: as many as a request may
+/// have. Answers repeat them.
+const MAX_QUALIFIERS: usize = 32;
+const MAX_QUALIFIER_BYTES: usize = 16 << 10;
 
 /// Decodes the entry found under a key, whose payload is `payload`. The error
 /// says what does not fit; whatever it is, the entry is not used.
@@ -32,7 +41,7 @@ pub(in crate::store) fn decode_entry(
     if payload.len() > MAX_PAYLOAD {
         return Err("payload too large");
     }
-    let mut payload = AssetEntry::decode(payload).map_err(|_| "payload undecodable")?;
+    let mut payload = read_payload(payload).ok_or("payload undecodable")?;
     check_identity(&format.namespace, key, encoded, &payload)?;
     let mac = std::mem::take(&mut payload.mac);
     let unsigned = format.mac.as_ref().map(|_| payload.encode_to_vec());
@@ -51,6 +60,11 @@ pub(in crate::store) fn decode_entry(
         reference.signed_at = None;
     }
     Ok((reference, outputs))
+}
+
+/// The message of a payload, unless it takes more than one of ours may.
+pub(super) fn read_payload(payload: &[u8]) -> Option<AssetEntry> {
+    proto::decode(payload, MAX_DECODED).ok()
 }
 
 /// The digests of a detached entry.
@@ -106,6 +120,13 @@ fn read_reference(key: &AssetKey, payload: AssetEntry) -> Result<AssetReference,
     let pairs = payload.qualifiers.into_iter().map(|q| (q.name, q.value));
     let pairs: Vec<(String, String)> = pairs.collect();
     let stored = pairs.len();
+    let bytes: usize = pairs
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    if stored > MAX_QUALIFIERS || bytes > MAX_QUALIFIER_BYTES {
+        return Err("too many qualifiers");
+    }
     let qualifiers = Qualifiers::new(pairs).map_err(|_| "qualifiers")?;
     if qualifiers.len() != stored || qualifiers.had_secret() {
         return Err("secret qualifiers");
