@@ -22,7 +22,7 @@ use super::candidates::Candidate;
 use super::lookup::Judged;
 use super::read_back::Readings;
 use super::{Inner, Missed, Query, ResolveError};
-use crate::asset::{AssetKey, AssetKind, AssetReference, Checksum, Integrity, KeySpace};
+use crate::asset::{Algorithm, AssetKey, AssetKind, AssetReference, Checksum, Integrity, KeySpace};
 use crate::digest::{Digest, DigestFunction, Scope};
 use crate::fetcher::Fetcher;
 use crate::store::AssetStore;
@@ -102,6 +102,20 @@ impl Proofs {
                 known.push(hash.clone());
             }
         }
+    }
+
+    /// The hashes by all of these algorithms, if they are remembered: somebody
+    /// else has read the content meanwhile.
+    pub(super) fn known(
+        &self,
+        scope: &Scope,
+        digest: &Digest,
+        algorithms: &[Algorithm],
+    ) -> Option<Vec<Checksum>> {
+        let mut hashed = self.hashed.lock();
+        let known = hashed.get(&(scope.function, digest.clone()))?;
+        let of = |a: &Algorithm| known.iter().find(|c| c.algorithm() == *a).cloned();
+        algorithms.iter().map(of).collect()
     }
 
     /// What is known of the content of an entry. Takes no lock and no memory

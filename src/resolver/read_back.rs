@@ -9,6 +9,7 @@
 //! Called by: `proof.rs`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -17,13 +18,15 @@ use tokio::sync::{Semaphore, watch};
 use super::flight::{AbortOnDrop, Fingerprint};
 use super::{ResolveError, Shared};
 use crate::asset::{Algorithm, Checksum};
+use crate::budget::Share;
 use crate::digest::{Digest, Scope};
 use crate::fetcher::Fetcher;
 use crate::store::{self, AssetStore};
 use crate::upstream::CallContext;
 
 /// Blobs read at once: each has one message of at most 4 MiB in memory. Large
-/// ones take turns of their own, so that none of the others waits for them.
+/// ones take turns of their own, so that none of the others waits for them. Of
+/// both kinds one connection has half at most.
 const PARALLEL: usize = 16;
 const PARALLEL_LARGE: usize = 4;
 const LARGE: u64 = 16 << 20;
@@ -37,13 +40,58 @@ type Hashes = Result<Option<Vec<Checksum>>, store::Error>;
 /// Readings under way.
 pub(super) struct Readings {
     under_way: Mutex<HashMap<(Scope, Digest), Weak<Reading>>>,
-    turns: Semaphore,
-    large: Semaphore,
+    turns: Turns,
+    large: Turns,
+}
+
+/// How many blobs of one kind are read at once.
+struct Turns {
+    all: Semaphore,
+    /// What one connection may have, and the connections that have any.
+    each: usize,
+    own: Mutex<HashMap<u64, Weak<Semaphore>>>,
+}
+
+impl Turns {
+    fn new(parallel: usize) -> Self {
+        Self {
+            all: Semaphore::new(parallel),
+            each: parallel / 2,
+            own: Mutex::default(),
+        }
+    }
+
+    fn of(&self, connection: u64) -> Arc<Semaphore> {
+        let mut own = self.own.lock();
+        if let Some(turns) = own.get(&connection).and_then(Weak::upgrade) {
+            return turns;
+        }
+        if own.len().is_power_of_two() {
+            own.retain(|_, turns| turns.strong_count() > 0);
+        }
+        let turns = Arc::new(Semaphore::new(self.each));
+        own.insert(connection, Arc::downgrade(&turns));
+        turns
+    }
+
+    /// Reads once it is the turn of the connection.
+    async fn take<T>(&self, connection: Option<u64>, read: impl Future<Output = T>) -> T {
+        // Never closed; were they, there would merely be more at once.
+        let own = connection.map(|connection| self.of(connection));
+        let _own = match &own {
+            Some(own) => own.acquire().await.ok(),
+            None => None,
+        };
+        let _turn = self.all.acquire().await.ok();
+        read.await
+    }
 }
 
 /// One blob being read. Whoever holds it waits for it; without holders it ends.
 struct Reading {
     caller: Fingerprint,
+    connection: Option<u64>,
+    has_begun: Arc<AtomicBool>,
     outcome: watch::Receiver<Option<Hashes>>,
     _task: AbortOnDrop<()>,
 }
@@ -52,16 +100,26 @@ impl Readings {
     pub(super) fn new() -> Self {
         Self {
             under_way: Mutex::default(),
-            turns: Semaphore::new(PARALLEL),
-            large: Semaphore::new(PARALLEL_LARGE),
+            turns: Turns::new(PARALLEL),
+            large: Turns::new(PARALLEL_LARGE),
         }
     }
 
-    /// One under way, else a new one; and whether it is new.
-    fn board(&self, of: (Scope, Digest), start: impl FnOnce() -> Reading) -> (Arc<Reading>, bool) {
+    /// One under way, else a new one; and whether it is new. Nobody waits for
+    /// the turn of another connection.
+    fn board(
+        &self,
+        of: (Scope, Digest),
+        connection: Option<u64>,
+        start: impl FnOnce() -> Reading,
+    ) -> (Arc<Reading>, bool) {
         let mut under_way = self.under_way.lock();
         let running = under_way.get(&of).and_then(Weak::upgrade);
-        if let Some(running) = running.filter(|r| r.outcome.borrow().is_none()) {
+        let joins = |r: &Arc<Reading>| {
+            let is_soon = r.connection == connection || r.has_begun.load(Relaxed);
+            is_soon && r.outcome.borrow().is_none()
+        };
+        if let Some(running) = running.filter(joins) {
             return (running, false);
         }
         let reading = Arc::new(start());
@@ -92,10 +150,11 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         algorithms: Vec<Algorithm>,
     ) -> Result<Option<Vec<Checksum>>, ResolveError> {
         let caller = self.fingerprints.caller(context);
+        let connection = context.connection().map(Share::number);
         let start = || self.start(caller, context, scope, digest, algorithms.clone());
         for _ in 0..JOINS {
             let of = (scope.clone(), digest.clone());
-            let (reading, is_new) = self.proofs.readings.board(of, start);
+            let (reading, is_new) = self.proofs.readings.board(of, connection, start);
             let own = is_new || reading.caller == caller;
             let covers = |hashes: &[Checksum]| {
                 let has = |a: &Algorithm| hashes.iter().any(|c| c.algorithm() == *a);
@@ -121,18 +180,27 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         algorithms: Vec<Algorithm>,
     ) -> Reading {
         let (sender, outcome) = watch::channel(None);
+        let connection = context.connection().map(Share::number);
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&has_begun);
         let (shared, context) = (Arc::clone(self), context.clone());
         let (scope, digest) = (scope.clone(), digest.clone());
         let task = async move {
-            // Never closed; were it, there would merely be more at once.
             let readings = &shared.proofs.readings;
             let turns = match digest.size() > LARGE {
                 true => &readings.large,
                 false => &readings.turns,
             };
-            let _turn = turns.acquire().await.ok();
-            let hashes = shared.store.hashes(&context, &scope, &digest, &algorithms);
-            let hashes = hashes.await;
+            let read = async {
+                begun.store(true, Relaxed);
+                let known = shared.proofs.known(&scope, &digest, &algorithms);
+                if known.is_some() {
+                    return Ok(known);
+                }
+                let hashes = shared.store.hashes(&context, &scope, &digest, &algorithms);
+                hashes.await
+            };
+            let hashes = turns.take(connection, read).await;
             if let Ok(Some(hashes)) = &hashes {
                 shared.proofs.learn(&scope, &digest, hashes);
             }
@@ -140,6 +208,8 @@ impl<S: AssetStore, F: Fetcher> Shared<S, F> {
         };
         Reading {
             caller,
+            connection,
+            has_begun,
             outcome,
             _task: self.flights.guarded(task),
         }

@@ -215,6 +215,43 @@ async fn one_reads_back_for_all_who_wait() {
 }
 
 #[tokio::test]
+async fn one_connection_leaves_turns_of_reading_back_to_others() {
+    // Small blobs, and large ones: what is read is not what was announced.
+    for size in [None, Some(17 << 20)] {
+        let cache = Upstream::start();
+        let (proxy, attacker) = Proxy::new().upstream(&cache).connected().await;
+        let victim = proxy.client().await;
+        let hint = async |client: &Client, name: String| {
+            let mut digest = digest_of(name.as_bytes());
+            digest.size_bytes = size.unwrap_or(digest.size_bytes);
+            cache.put_as(&digest, name.as_bytes());
+            let checksum = sri(Function::Sha512, b"wanted");
+            let push = push_blob(&[&name], digest).qualifier(SRI, &checksum);
+            client.push_blob(push).await.unwrap();
+            fetch_blob(&[&name]).qualifier(SRI, &checksum)
+        };
+        let mut hints = Vec::new();
+        for n in 0..100 {
+            hints.push(hint(&attacker, format!("urn:proof:hint:{n}")).await);
+        }
+        let own = hint(&victim, "urn:proof:own".to_owned()).await;
+        cache.delay("Read", Duration::from_millis(1500));
+        let begun = std::time::Instant::now();
+        // Among them, what the victim asks for: last, so that its turn is far.
+        let shared = hints.last().cloned().unwrap();
+        let calls = hints.into_iter().map(|hint| Pending::call(&attacker, hint));
+        let calls: Vec<Pending> = calls.collect();
+        proxy.waiting(100).await;
+        for fetch in [own, shared] {
+            inline(victim.fetch_blob(fetch).await, Code::NotFound);
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+        calls.into_iter().for_each(Pending::cancel);
+    }
+}
+
+#[tokio::test]
 async fn the_last_who_waits_ends_the_reading_and_a_refusal_is_not_shared() {
     let cache = Upstream::start();
     let (_proxy, client) = Proxy::new().upstream(&cache).connected().await;
@@ -363,7 +400,7 @@ async fn keys_are_read_again_when_they_change() {
     let (key, new) = (key_file(KEY), "fedcba9876543210fedcba9876543210");
     let (other, _) = (key_file(new), ());
     let start = |file| Proxy::new().upstream(&cache).config(keyed(file, ""));
-    let (_one, one) = start(&key).connected().await;
+    let (proxy, one) = start(&key).connected().await;
     let (_two, two) = start(&other).connected().await;
     let digest = cache.put(b"pushed");
     two.push_blob(push_blob(&URN, digest.clone()))
@@ -372,7 +409,13 @@ async fn keys_are_read_again_when_they_change() {
     inline(one.fetch_blob(fetch_blob(&URN)).await, Code::NotFound);
     // A file that is none leaves the old keys in use.
     std::fs::write(key.path(), "too short").unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    eventually("what is wrong with which file", async || {
+        let logged = proxy.stderr().text();
+        let path = key.path().display().to_string();
+        let mut lines = logged.lines().filter(|l| l.contains("cannot be used"));
+        lines.any(|line| line.contains(&path)).then_some(())
+    })
+    .await;
     let old: [&str; 1] = ["urn:proof:old"];
     one.push_blob(push_blob(&old, digest.clone()))
         .await
