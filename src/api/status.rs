@@ -247,6 +247,7 @@ fn fetch(error: &FetchError) -> Verdict {
         },
         FetchError::Upstream(error) => cache(error),
         FetchError::NoRoom(reason) => Verdict::new(Code::ResourceExhausted, reason),
+        FetchError::NoPlace(reason) => Verdict::new(Code::Unavailable, reason),
         FetchError::Internal(reason) => Verdict::new(Code::Internal, reason),
     }
 }

@@ -132,7 +132,8 @@ pub fn main(run: Run) -> ExitCode {
             .load()
             .map(|loaded| explain::explain(&loaded.config, &asked)),
         Command::Config(ConfigCommand::Check(common)) => common.load().map(|loaded| {
-            for warning in config::warnings(&loaded.config) {
+            let exposed = config::exposed_files(&loaded.config);
+            for warning in config::warnings(&loaded.config).iter().chain(&exposed) {
                 complain(&format!("warning: {warning}"));
             }
             say("OK\n")

@@ -32,7 +32,7 @@ pub use settings::{
     Compat, Config, Drain, Embedded, ErrorChannel, Errors, Fetch, Listen, ListenTls, Log,
     LogFormat, Probe, Push, References, ReferencesUpstream, Route, Upstream,
 };
-pub use warnings::warnings;
+pub use warnings::{exposed_files, warnings};
 
 use layers::{Layers, Reader};
 

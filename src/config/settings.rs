@@ -96,6 +96,20 @@ pub struct Listen {
     pub tls: Option<ListenTls>,
 }
 
+impl Listen {
+    /// What one client address has of the connections there are.
+    #[must_use]
+    pub fn of_one_client(&self) -> usize {
+        let half = || half(self.max_connections);
+        self.max_connections_per_client.unwrap_or_else(half)
+    }
+}
+
+/// What one client address has of so many connections where nobody says.
+pub(super) fn half(connections: usize) -> usize {
+    connections.div_ceil(2)
+}
+
 /// TLS of the listener; PEM files, readable when they were checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListenTls {

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use super::keys::KEYS;
 use super::layers::{Layers, Raw};
 use super::problem::Place;
+use super::settings::half;
 
 /// TOML, the origin of every value in a comment beside it.
 pub(super) fn render(layers: &Layers) -> String {
@@ -30,10 +31,25 @@ pub(super) fn render(layers: &Layers) -> String {
                     origin(place)
                 )
             }
-            None => writeln!(out, "# {leaf} is not set"),
+            None => match derived(layers, key.name) {
+                Some((value, from)) => writeln!(out, "# {leaf} is not set: {value}, {from}"),
+                None => writeln!(out, "# {leaf} is not set"),
+            },
         };
     }
     out
+}
+
+/// The value of a key that nobody set, where it follows from another, and how.
+fn derived(layers: &Layers, key: &str) -> Option<(String, &'static str)> {
+    match key {
+        "listen.max_connections_per_client" => {
+            let (most, _) = layers.effective("listen.max_connections")?;
+            let most: usize = value(most, false).parse().ok()?;
+            Some((half(most).to_string(), "half of max_connections"))
+        }
+        _ => None,
+    }
 }
 
 fn origin(place: &Place) -> String {

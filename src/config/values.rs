@@ -200,12 +200,18 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// Permissions of a file, as `chmod` takes them: three octal digits, or four
-/// of which the first is 0.
+/// of which the first is 0. Of a number that begins with 0, which TOML has not,
+/// nothing is left.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix('0').unwrap_or(text);
     let mode = u32::from_str_radix(digits, 8).ok();
     mode.filter(|_| digits.len() == 3)
-        .ok_or_else(|| format!("`{text}` is not a mode of three octal digits, such as 0660"))
+        .ok_or_else(|| match text {
+            "" => "write the mode as text, as in \"0660\"".to_owned(),
+            _ => format!(
+                "`{text}` is not a mode of three octal digits: write it as text, as in \"0660\""
+            ),
+        })
 }
 
 /// A name: no spaces or control characters.

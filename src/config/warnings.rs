@@ -4,7 +4,47 @@
 //! Not for: what is wrong (`checks`).
 //! Called by: `cli`, for `serve` and `config check`.
 
+use std::path::PathBuf;
+
 use super::settings::Config;
+use crate::net::exposed_mode;
+
+/// One sentence for each secret file that other users may read, beginning with
+/// its key. `serve` says so when it reads them.
+#[must_use]
+pub fn exposed_files(config: &Config) -> Vec<String> {
+    let Config {
+        listen,
+        upstream,
+        fetch,
+        references,
+        ..
+    } = config;
+    let one = |key, path: Option<&PathBuf>| path.map(|path| (key, path.clone()));
+    let tls = listen.tls.as_ref();
+    let upstream = upstream.as_ref();
+    let identity = upstream.and_then(|cache| cache.client_identity.as_ref());
+    let credential = upstream.and_then(|cache| cache.credential.as_ref());
+    let files = [
+        one("listen.tls.key", tls.map(|tls| &tls.key)),
+        one("upstream.client_key", identity.map(|(_, key)| key)),
+        one("upstream.credential", credential),
+        one("fetch.proxy_credential", fetch.proxy_credential.as_ref()),
+        one("fetch.netrc", fetch.netrc.as_ref()),
+        one("references.mac_key", references.mac_key.as_ref()),
+    ];
+    let origins = fetch.credentials.iter();
+    let origins = origins.map(|origin| ("fetch.credentials", origin.file.clone()));
+    let files = files.into_iter().flatten().chain(origins);
+    let told = files.filter_map(|(key, path)| {
+        let mode = exposed_mode(&path)?;
+        Some(format!(
+            "`{key}`: {} may be read by other users (mode {mode}); chmod 600 keeps it to this one",
+            path.display()
+        ))
+    });
+    told.collect()
+}
 
 /// One sentence for each thing that is open, beginning with its key.
 #[must_use]

@@ -28,6 +28,10 @@ pub enum FetchError {
     /// to do about it.
     #[error("{0}")]
     NoRoom(String),
+    /// There is no place for temporary files for now; the text says what to do
+    /// about it.
+    #[error("{0}")]
+    NoPlace(String),
     /// Assetgate itself failed.
     #[error("{0}")]
     Internal(String),

@@ -35,6 +35,11 @@ impl From<io::Error> for Stop {
         if error.kind() == E::Unsupported {
             return Stop::Fatal(FetchError::NoRoom(error.to_string()));
         }
+        if error.kind() == E::NotFound {
+            let text = "the directory where downloads wait is gone and cannot be made again: the \
+                        operator has to make it, or to set fetch.spool_dir";
+            return Stop::Fatal(FetchError::NoPlace(text.to_owned()));
+        }
         Stop::Fatal(if full.contains(&error.kind()) {
             let text = "the disk where downloads wait is full: fetch.spool_dir needs more room";
             FetchError::NoRoom(text.to_owned())

@@ -5,9 +5,10 @@
 //! Not for: which bytes come (`receive`).
 //! Called by: `receive`, `fetch`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Seek as _};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,8 +52,28 @@ impl Spool {
     /// A new file without a name.
     pub(super) async fn file(&self) -> io::Result<File> {
         let dir = self.dir.clone().ok_or_else(no_place)?;
-        let made = tokio::task::spawn_blocking(move || tempfile::tempfile_in(dir));
+        let made = tokio::task::spawn_blocking(move || file_in(&dir));
         made.await.map_err(io::Error::other)?
+    }
+}
+
+/// A file in a directory that was there at start; if somebody removed it since,
+/// it is made again, for nobody else.
+fn file_in(dir: &Path) -> io::Result<File> {
+    let gone = match tempfile::tempfile_in(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => error,
+        made => return made,
+    };
+    let again = fs::DirBuilder::new().mode(0o700).create(dir);
+    match again.and_then(|()| tempfile::tempfile_in(dir)) {
+        Ok(file) => {
+            tracing::warn!(dir = %dir.display(), "the directory where downloads wait was gone and is made again");
+            Ok(file)
+        }
+        Err(error) => {
+            tracing::error!(dir = %dir.display(), %error, "the directory where downloads wait is gone");
+            Err(io::Error::new(io::ErrorKind::NotFound, gone))
+        }
     }
 }
 

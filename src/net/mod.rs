@@ -27,5 +27,5 @@ pub use memory::{MemoryDialer, MemoryStream, Wire};
 pub use meter::Offence;
 pub use piece::Piece;
 pub use reload::Reloading;
-pub use secret_file::{SecretFileError, header_lines, read_secret};
+pub use secret_file::{SecretFileError, exposed_mode, header_lines, read_secret};
 pub use stream::{RawStream, Stream, keep_alive};

@@ -76,7 +76,11 @@ impl<T> Reloading<T> {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "changed {} cannot be used; the old ones stay in use", self.what);
+                tracing::error!(
+                    %error,
+                    files = ?self.paths,
+                    "changed {} cannot be used; the old ones stay in use", self.what
+                );
                 false
             }
         }

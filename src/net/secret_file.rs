@@ -70,7 +70,7 @@ pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileErro
     if bytes.len() as u64 > max {
         return Err(TooLarge(max));
     }
-    if metadata.mode() & 0o044 != 0 {
+    if is_readable_by_others(metadata.mode()) {
         let mode = format!("{:o}", metadata.mode() & 0o777);
         tracing::warn!(
             file = %path.display(),
@@ -80,6 +80,17 @@ pub fn read_secret(path: &Path, max: u64) -> Result<SecretString, SecretFileErro
     }
     let text = String::from_utf8(bytes).map_err(|_| NotText)?;
     Ok(SecretString::from(text))
+}
+
+fn is_readable_by_others(mode: u32) -> bool {
+    mode & 0o044 != 0
+}
+
+/// The mode of a secret file that other users may read, in octal.
+#[must_use]
+pub fn exposed_mode(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.mode();
+    is_readable_by_others(mode).then(|| format!("{:o}", mode & 0o777))
 }
 
 /// Whether nobody but root and the user of this process decides what stands in

@@ -153,9 +153,7 @@ fn listen(
     let mut settings = ListenerSettings::new(config.listen.address.clone());
     settings.max_connections = config.listen.max_connections;
     settings.socket_mode = config.listen.socket_mode;
-    let half = config.listen.max_connections.div_ceil(2);
-    let per_client = config.listen.max_connections_per_client;
-    settings.client_limit.connections = per_client.unwrap_or(half);
+    settings.client_limit.connections = config.listen.of_one_client();
     settings
         .client_limit
         .fronts

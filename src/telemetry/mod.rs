@@ -85,6 +85,7 @@ fn install() -> Result<Metrics, String> {
         .install_recorder()
         .map_err(|error| error.to_string())?;
     names::describe();
+    names::begin();
     metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Metrics(handle))
 }

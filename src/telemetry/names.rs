@@ -6,7 +6,7 @@
 //! Not for: recording.
 //! Called by: `telemetry`.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
 /// Says which version runs; the value is always 1.
 pub(super) const BUILD_INFO: &str = "assetgate_build_info";
@@ -94,6 +94,68 @@ const TABLE: &[(&str, Kind, Unit, &str)] = &[
     ("assetgate_embedded_corrupt_total", Counter, Unit::Count, "Damaged files the embedded cache found and removed."),
 ];
 
+/// Why a look-up found nothing.
+const MISSED: &[&str] = &[
+    "absent",
+    "unusable",
+    "contradicted",
+    "unproven",
+    "half_pushed",
+    "gone",
+    "expired",
+    "unconfirmed",
+    "stale",
+];
+
+/// Labels of counters and what these say, where that is known at start: all of
+/// them are 0 from then on, so that the first event is a rise. Not what rules
+/// of HTTP/2 were broken.
+#[rustfmt::skip]
+const LABELS: &[(&str, &str, &[&str])] = &[
+    ("assetgate_fetch_misses_total", "reason", MISSED),
+    ("assetgate_reference_write_failures_total", "source", &["fetch"]),
+    ("assetgate_checksum_claims_total", "result", &["right", "wrong", "unproven"]),
+    ("assetgate_references_renewed_total", "outcome", &["signed", "failed"]),
+    ("assetgate_references_migrated_total", "outcome", &["recorded", "read"]),
+    ("assetgate_probe_runs_total", "outcome", &["complete", "refused", "unreachable", "incomplete"]),
+    ("assetgate_origin_bodies_total", "through", &["memory", "disk", "streamed"]),
+    ("assetgate_origin_resumes_total", "result", &["resumed", "restarted", "refused", "unusable"]),
+    ("assetgate_origin_requests_delayed_total", "by", &["max_per_host", "rate", "pause", "max_concurrent", "max_connections"]),
+    ("assetgate_fetches_joined_total", "how", &["running", "remembered"]),
+    ("assetgate_received_refused_total", "reason", &["no_room", "stalled", "parts"]),
+    ("assetgate_connections_refused_total", "reason", &["limit", "client_limit", "timeout", "crowded_out", "tls", "http1", "garbage"]),
+    ("assetgate_connections_ended_total", "reason", &["closed", "idle", "displaced", "stopping", "lost", "ping_timeout", "client_error"]),
+];
+
+/// Counters whose labels only events tell: methods, hosts, codes, texts.
+const TOLD_BY_EVENTS: &[&str] = &[
+    "grpc_server_started_total",
+    "grpc_server_handled_total",
+    "assetgate_asset_requests_total",
+    "assetgate_reference_unusable_total",
+    "assetgate_lookups_total",
+    "assetgate_origin_requests_total",
+    "assetgate_origin_bytes_total",
+    "assetgate_origin_retries_total",
+    "assetgate_origin_rule_decisions_total",
+];
+
+/// Makes every counter 0 whose labels are known.
+pub(super) fn begin() {
+    for (name, kind, ..) in TABLE {
+        let labels = LABELS.iter().find(|(labelled, ..)| labelled == name);
+        match (kind, labels) {
+            (Counter, Some((name, label, values))) => {
+                for value in *values {
+                    counter!(*name, *label => *value).increment(0);
+                }
+            }
+            (Counter, None) if !TOLD_BY_EVENTS.contains(name) => counter!(*name).increment(0),
+            _ => {}
+        }
+    }
+}
+
 /// Gives every metric its help text.
 pub(super) fn describe() {
     for (name, kind, unit, help) in TABLE {
@@ -122,6 +184,10 @@ mod tests {
             assert!(help.ends_with('.'), "{name}");
             let bounded = BUCKETS.iter().any(|(bounded, _)| bounded == name);
             assert_eq!(matches!(kind, Histogram), bounded, "{name}");
+        }
+        let begun = LABELS.iter().map(|(name, ..)| name);
+        for name in begun.chain(TOLD_BY_EVENTS) {
+            assert!(seen.contains(name), "{name} is no metric");
         }
     }
 }

@@ -2,6 +2,8 @@
 //! service's credential in the clear, and under which names the admin port
 //! answers.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,6 +56,7 @@ fn p5_config_check_warns_of_what_is_open_once_each() {
     assert_eq!(alone.len(), 1, "{alone:?}");
     let pki = Pki::new();
     let issued = pki.issue("localhost");
+    std::fs::set_permissions(&issued.key, Permissions::from_mode(0o600)).unwrap();
     let (cert, key) = (issued.cert.display(), issued.key.display());
     let tls = format!(
         "[listen]\naddress = \"0.0.0.0:1\"\n[listen.tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n"
