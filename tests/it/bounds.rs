@@ -7,8 +7,8 @@ use tonic::Status;
 
 use crate::support::client::{upload_name, write_messages};
 use crate::support::{
-    Client, Code, Dir, Proxy, Qualified as _, RawCall, RawClient, Upstream, digest_of, fetch_blob,
-    fetch_directory, inline, push_blob, push_directory, refused, violations,
+    Client, Code, Dir, Origin, Proxy, Qualified as _, RawCall, RawClient, Upstream, digest_of,
+    fetch_blob, fetch_directory, inline, push_blob, push_directory, refused, violations,
 };
 
 const URN: [&str; 1] = ["urn:b:a"];
@@ -350,6 +350,40 @@ async fn v06_limits_are_told_whatever_else_would_be() {
         assert_eq!(found[0].0, "uris", "{found:?}");
         assert!(found[0].1.contains("65 URIs; at most 64"), "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn v06_limits_are_told_of_hits_and_misses_alike() {
+    let origin = Origin::new().file("/a", "content").start().await;
+    let (_proxy, client) = Proxy::new().connected().await;
+    let digest = client.upload(b"content").await;
+    let dir = Dir::new().file("a", b"content");
+    client.upload_all(&dir.closure()).await;
+    let there = ["urn:b:there"];
+    client.push_blob(push_blob(&there, digest)).await.unwrap();
+    let push = push_directory(&there, dir.digest());
+    client.push_directory(push).await.unwrap();
+    let many: Vec<_> = (0..64).map(|i| (format!("q{i}"), "v".to_owned())).collect();
+    let urls = [origin.url("/a"), origin.url("/none")];
+    for uri in [there[0], URN[0], &urls[0], &urls[1]] {
+        for status in all_four(&client, &[uri.to_owned()], &many).await {
+            let found = violations(&status);
+            assert_eq!(found[0].0, "qualifiers", "{uri}: {found:?}");
+        }
+    }
+    // Before a function that nobody has, and the lack of URIs.
+    for uris in [&there[..], &[]] {
+        let mut blob = fetch_blob(uris).qualifiers(&many);
+        let mut directory = fetch_directory(uris).qualifiers(&many);
+        (blob.digest_function, directory.digest_function) = (99, 99);
+        let blob = refused(client.fetch_blob(blob).await, Code::InvalidArgument);
+        let directory = client.fetch_directory(directory).await;
+        for status in [blob, refused(directory, Code::InvalidArgument)] {
+            let found = violations(&status);
+            assert_eq!(found[0].0, "qualifiers", "{found:?}");
+        }
+    }
+    assert_eq!(origin.total(), 0);
 }
 
 #[tokio::test]

@@ -129,7 +129,9 @@ async fn a_spool_that_cannot_be_written_is_our_own_failure() {
     let origin = Origin::start(large).await;
     let rig = Rig::new();
     std::fs::remove_dir(rig.dir.path()).unwrap();
+    std::fs::write(rig.dir.path(), "in its place").unwrap();
     let error = rig.get(&[&origin.url("/1"), &origin.url("/2")]).await;
+    std::fs::remove_file(rig.dir.path()).unwrap();
     let error = error.unwrap_err();
     assert!(
         matches!(&error, FetchError::Internal(m) if m.contains("cannot keep")),
