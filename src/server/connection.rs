@@ -9,32 +9,27 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
-use http::Response;
-use http_body::{Frame, SizeHint};
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
-use tower::BoxError;
 
 use super::PeerInfo;
-use super::crowd::{Activity, Member, Running, Watching};
+use super::called::{Called, Under};
+use super::crowd::{Activity, Member};
 use super::dispatch::{Desk, Dispatch, is_watch};
 use super::ending::{self, End};
 use super::lobby::Guest;
 use super::sniff::{PREFACE, Sniffed, refuse_http1, sniff};
-use crate::budget::Permit;
 use crate::drain::Drain;
-use crate::forward::{Answer, Body};
 use crate::net::tls::ServerTls;
-use crate::net::{Buffered, Coalesced, Executor, Flushed, Piece, RawStream, Stream};
+use crate::net::{Buffered, Coalesced, Executor, Flushed, RawStream, Stream};
 use crate::telemetry;
 
 /// Why a connection ends whose place another needs.
@@ -197,64 +192,6 @@ struct Line {
     activity: Arc<Activity>,
 }
 
-/// A call of a connection, or what is none as it may stay open for ever.
-type Under = Either<Running, Watching>;
-
-/// What a call has until its answer was sent.
-struct Held {
-    _under: Under,
-    /// Of its head.
-    _room: Option<Box<Permit>>,
-}
-
-/// Waits for the answer of a call. By hand: a combinator would move the future
-/// out of the way to drop it.
-#[pin_project::pin_project]
-struct Called<F> {
-    #[pin]
-    answer: F,
-    held: Option<Held>,
-}
-
-impl<F: Future<Output = Answer>> Future for Called<F> {
-    type Output = Result<Response<Counted>, h2::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.answer.poll(cx))?;
-        let held = this.held.take();
-        Poll::Ready(Ok(response.map(|body| Counted { body, _held: held })))
-    }
-}
-
-/// An answer's body; its call runs until it is dropped.
-#[pin_project::pin_project]
-struct Counted {
-    #[pin]
-    body: Body,
-    _held: Option<Held>,
-}
-
-impl http_body::Body for Counted {
-    type Data = Piece;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 async fn speak_http2(stream: Stream, peer: PeerInfo, member: &Member, shared: &Shared) {
     member.speaks();
     let line = Line {
@@ -288,11 +225,7 @@ async fn drive(
             }
         };
         let (room, answer) = called.desk.answer(request, calls);
-        let held = Some(Held {
-            _under: under,
-            _room: room,
-        });
-        Called { answer, held }
+        Called::new(answer, under, room)
     });
     let connection = builder(&shared.settings).serve_connection(stream.clone(), service);
     let mut connection = pin!(Flushed::new(connection, stream.clone()));

@@ -7,6 +7,7 @@ mod accept;
 mod allocator;
 mod assembly;
 mod backend;
+mod called;
 mod connection;
 mod crowd;
 mod descriptors;
