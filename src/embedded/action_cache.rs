@@ -63,10 +63,9 @@ impl rev2::action_cache_server::ActionCache for ActionCache {
             let permit = self.0.checks.acquire(connection, bytes).await;
             let tree = room_of_tree(share.as_ref(), may.tree_bytes).await;
             match self.look(key, function, may, (permit, tree)).await? {
-                Look::Missing => return Err(missing()),
-                Look::Complete(result) => return Ok(answer(result, sent)),
+                Ok(result) => return Ok(answer(result.ok_or_else(missing)?, sent)),
                 // Nothing is kept while there is no room for it.
-                Look::Needs(more) => {
+                Err(more) => {
                     if more.answer_bytes > may.answer_bytes {
                         drop(sent.take());
                         sent = room(share.as_ref(), more.answer_bytes).await;
@@ -123,7 +122,7 @@ impl ActionCache {
         function: DigestFunction,
         may: May,
         held: (Permit, Option<budget::Permit>),
-    ) -> Result<Look, Status> {
+    ) -> Result<Looked, Status> {
         let store = Arc::clone(&self.0.store);
         blocking(move || {
             let look = look(&store, key, function, may);
@@ -152,32 +151,26 @@ struct May {
     tree_bytes: u64,
 }
 
-/// What came of a look at an entry.
-enum Look {
-    /// There is none, or it is not complete.
-    Missing,
-    Complete(rev2::ActionResult),
-    /// It was not checked: that takes more than it may.
-    Needs(May),
-}
+/// The entry, if it is complete, or what a look at it takes that it may not.
+type Looked = Result<Option<rev2::ActionResult>, May>;
 
-fn look(store: &Store, key: Key, function: DigestFunction, may: May) -> Look {
+fn look(store: &Store, key: Key, function: DigestFunction, may: May) -> Looked {
     let writes = store.recent.writes();
     let Some((result, length)) = action::read(store, &key) else {
-        return Look::Missing;
+        return Ok(None);
     };
     let needs = May {
         answer_bytes: takes(length).max(may.answer_bytes),
         tree_bytes: action::check_bytes(&result).max(may.tree_bytes),
     };
     if needs.answer_bytes > may.answer_bytes || needs.tree_bytes > may.tree_bytes {
-        return Look::Needs(needs);
+        return Err(needs);
     }
     if !action::is_complete(store, function, &result) {
-        return Look::Missing;
+        return Ok(None);
     }
     store.recent.keep(key, function, &result, writes);
-    Look::Complete(result)
+    Ok(Some(result))
 }
 
 /// What a result of so many bytes takes in memory, about.

@@ -13,6 +13,22 @@ use crate::digest::{Digest, DigestFunction, InstanceName};
 const ACTION: u8 = u8::MAX;
 const SIZE_BITS: u32 = 56;
 
+/// What stands for no digit, and shows in any number it is put together with.
+const NO_DIGIT: u8 = u8::MAX;
+
+/// What each character is worth as a hexadecimal digit: requests and Trees have
+/// thousands of hashes.
+static DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut n = 0;
+    while n < 16 {
+        digits[b"0123456789abcdef"[n] as usize] = n as u8;
+        digits[b"0123456789ABCDEF"[n] as usize] = n as u8;
+        n += 1;
+    }
+    digits
+};
+
 /// A blob (digest function, hash, size) or an Action Cache entry, in 40 bytes.
 ///
 /// Hashes longer than 32 bytes (SHA-384, SHA-512) are represented by their
@@ -40,7 +56,15 @@ impl Key {
         }
         let mut raw = [0; 64];
         let raw = raw.get_mut(..hash.len() / 2)?;
-        hex::decode_to_slice(hash, raw).ok()?;
+        let mut wrong = 0;
+        for (byte, digits) in raw.iter_mut().zip(hash.as_chunks().0) {
+            let [high, low] = digits.map(|digit| DIGITS[usize::from(digit)]);
+            wrong |= high | low;
+            *byte = high << 4 | low;
+        }
+        if wrong == NO_DIGIT {
+            return None;
+        }
         let mut short = [0; 32];
         if raw.len() > short.len() {
             short = *blake3::hash(raw).as_bytes();
@@ -156,6 +180,23 @@ fn decode(text: &str, length: usize) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_read_as_hexadecimal_digits_whatever_stands_in_it() {
+        let right = "00ff0123456789abcdefABCDEF9f8e7d6c5b4a3928170605f4e3d2c1b0a99887";
+        let key = |hash: &[u8]| Key::from_hex(DigestFunction::Sha256, hash, 1);
+        let read = key(right.as_bytes()).unwrap();
+        assert_eq!(read.hash[..], hex::decode(right).unwrap()[..]);
+        for at in [0, 1, 30, 63] {
+            for byte in 0..=u8::MAX {
+                let mut hash = right.as_bytes().to_owned();
+                hash[at] = byte;
+                let expected = hex::decode(&hash).ok();
+                assert_eq!(key(&hash).map(|key| key.hash.to_vec()), expected);
+            }
+        }
+        assert_eq!(key(&right.as_bytes()[1..]), None);
+    }
 
     #[test]
     fn a_file_name_leads_back_to_its_key() {

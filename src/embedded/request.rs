@@ -61,9 +61,9 @@ pub(super) fn key(
     wire: &rev2::Digest,
 ) -> Result<Key, Status> {
     let hash = wire.hash.as_bytes();
-    let small = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let size = u64::try_from(wire.size_bytes).ok();
-    let size = size.filter(|_| hash.iter().all(small));
+    // Of all hexadecimal digits only large ones lack this bit.
+    let small = hash.iter().fold(0x20, |bits, byte| bits & byte) != 0;
+    let size = u64::try_from(wire.size_bytes).ok().filter(|_| small);
     match size.and_then(|size| Key::from_hex(function, hash, size)) {
         Some(key) => Ok(key),
         None => digest(function, field, Some(wire)).map(|d| Key::blob(function, &d)),
@@ -100,4 +100,32 @@ pub(super) fn answer<T>(message: T, room: Option<Unsent>) -> Response<T> {
         response.extensions_mut().insert(room);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_digest_is_had_or_refused_as_the_digest_is() {
+        let right = "00ff0123456789abcdef0a1b2c3d4e5f9f8e7d6c5b4a3928170605f4e3d2c1b0";
+        let mut wires = vec![(right.to_owned(), 0), (right.to_owned(), -1)];
+        wires.extend(["", &right[1..], "ä"].map(|hash| (hash.to_owned(), 1)));
+        wires.extend((0..128u8).map(|byte| {
+            let hash = format!("{}{}", char::from(byte), &right[1..]);
+            (hash, 5)
+        }));
+        let function = DigestFunction::Sha256;
+        for (hash, size_bytes) in wires {
+            let wire = rev2::Digest { hash, size_bytes };
+            let digest = digest(function, "field", Some(&wire));
+            let expected = digest.map(|digest| Key::blob(function, &digest));
+            let key = key(function, "field", &wire);
+            match (key, expected) {
+                (Ok(key), Ok(expected)) => assert_eq!(key, expected),
+                (Err(said), Err(expected)) => assert_eq!(said.message(), expected.message()),
+                (key, _) => panic!("{wire:?}: {key:?}"),
+            }
+        }
+    }
 }

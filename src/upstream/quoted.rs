@@ -188,7 +188,11 @@ fn base64_starts(first: &[u8; SHORTEST]) -> [[u8; SHORTEST]; 2] {
 fn hex_starts(first: &[u8; SHORTEST]) -> [[u8; SHORTEST]; 2] {
     let digit = |digits: &[u8; 16], n: usize| {
         let byte = first[n / 2];
-        digits[usize::from(if n % 2 == 0 { byte >> 4 } else { byte & 15 })]
+        digits[usize::from(if n.is_multiple_of(2) {
+            byte >> 4
+        } else {
+            byte & 15
+        })]
     };
     [b"0123456789abcdef", HEX].map(|digits| std::array::from_fn(|n| digit(digits, n)))
 }
