@@ -58,6 +58,7 @@ pub mod budget;
 pub mod call;
 pub mod clock;
 pub mod drain;
+pub mod labour;
 pub mod net;
 pub mod telemetry;
 

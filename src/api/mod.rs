@@ -34,6 +34,7 @@ use crate::asset::{AssetKind, Uri};
 use crate::call::Call;
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
+use crate::labour;
 use crate::proto::asset::FetchBlobRequest;
 use crate::proto::asset::fetch_server::FetchServer;
 use crate::proto::asset::push_server::PushServer;
@@ -105,10 +106,7 @@ where
     if !large {
         return Ok(work());
     }
-    match tokio::task::spawn_blocking(work)
-        .await
-        .map_err(JoinError::try_into_panic)
-    {
+    match labour::spawn(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => Ok(done),
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_)) => Err(Verdict::from(&ResolveError::Stopped).to_status()),

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::key::Key;
 use super::request::{answer, connection, digest, function, instance, room};
 use super::shares::Permit;
-use super::status::{blocking, invalid};
+use super::status::{blocking, invalid, laborious};
 use super::store::{Error, Store};
 use super::uploads::Way;
 use super::{Inner, action};
@@ -124,13 +124,16 @@ impl ActionCache {
         held: (Permit, Option<budget::Permit>),
     ) -> Result<Looked, Status> {
         let store = Arc::clone(&self.0.store);
-        blocking(move || {
+        let look = move || {
             let look = look(&store, key, function, may);
             // Until it is over, even if its call is not waited for any more.
             drop(held);
             look
-        })
-        .await
+        };
+        match may.tree_bytes > SMALL_TREE {
+            true => laborious(look).await,
+            false => blocking(look).await,
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 
 use std::fmt::Display;
 
+use tokio::task::JoinError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{resource, store};
+use crate::labour;
 
 /// INVALID_ARGUMENT with the field it is about.
 pub(super) fn invalid(field: &str, reason: impl Display) -> Status {
@@ -72,6 +74,19 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let done = tokio::task::spawn_blocking(work).await;
+    finished(tokio::task::spawn_blocking(work).await)
+}
+
+/// Runs what computes for very long where it does not hold up what [`blocking`]
+/// does either.
+pub(super) async fn laborious<T, F>(work: F) -> Result<T, Status>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    finished(labour::spawn(work).await)
+}
+
+fn finished<T>(done: Result<T, JoinError>) -> Result<T, Status> {
     done.map_err(|e| Status::internal(format!("the embedded cache failed: {e}")))
 }
