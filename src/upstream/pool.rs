@@ -13,7 +13,7 @@
 //! Called by: `forward`, `service` (typed clients).
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -60,10 +60,35 @@ struct Claim {
     /// that is stuck.
     content: AtomicU32,
     opening: Arc<tokio::sync::Mutex<()>>,
+    /// Calls that wait for a connection, in their order.
+    queued: AtomicUsize,
     opener: Weak<Opener>,
 }
 
+/// One of them.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn at(claim: &'a Claim) -> Self {
+        claim.queued.fetch_add(1, Relaxed);
+        Self(&claim.queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Claim {
+    /// The connection for a call that just came. Those that wait for one go on
+    /// one by one when it is there, and none is to be overtaken.
+    fn at_once(&self) -> Option<Arc<Connection>> {
+        let none_waits = self.queued.load(Relaxed) == 0;
+        none_waits.then(|| self.usable()).flatten()
+    }
+
     fn usable(&self) -> Option<Arc<Connection>> {
         let connection = self.connection.lock();
         let connection = connection.as_ref()?;
@@ -150,6 +175,7 @@ impl Pool {
             connection: Mutex::new(None),
             content: AtomicU32::new(u32::MAX),
             opening: Arc::default(),
+            queued: AtomicUsize::new(0),
             opener: Arc::downgrade(&self.opener),
         }))
     }
@@ -171,7 +197,7 @@ impl Pool {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, TransportError>> + Send + use<> {
         let request = request.map(Upload::from);
-        let ready = affinity.0.usable().and_then(|connection| {
+        let ready = affinity.0.at_once().and_then(|connection| {
             let ticket = connection.load.try_admit()?;
             affinity.owns(&ticket);
             Some((connection, ticket))
@@ -269,9 +295,10 @@ impl Pool {
     /// The connection that this claim's calls go over.
     async fn connection(&self, affinity: &Affinity) -> Result<Arc<Connection>, TransportError> {
         let claim = &affinity.0;
-        if let Some(connection) = claim.usable() {
+        if let Some(connection) = claim.at_once() {
             return Ok(connection);
         }
+        let _queued = Queued::at(claim);
         // One at a time: calls that arrive together shall share the connection.
         let turn = Arc::clone(&claim.opening).lock_owned().await;
         if let Some(connection) = claim.usable().or_else(|| claim.own_fault(&self.opener)) {
