@@ -135,7 +135,15 @@ fn judge<M: Message + Shaped + Default>(wire: &[u8], measure: Option<Measure>) {
     let shape = Shape::of::<M>();
     let told = shape.estimate(wire, NO_LIMIT);
     let (a, b) = wire.split_at(wire.len() / 2);
-    assert_eq!(told, shape.estimate(a.chain(b), NO_LIMIT), "in two pieces");
+    let pieces = shape.estimate(a.chain(b), NO_LIMIT);
+    // What is wrong first depends on whether an inner message is in one piece.
+    let same = match (&told, &pieces) {
+        (Err(Excess::Malformed { name, .. }), Err(Excess::Malformed { name: other, .. })) => {
+            name == other
+        }
+        _ => told == pieces,
+    };
+    assert!(same, "in two pieces: {told:?}, {pieces:?}");
     let bytes = Bytes::copy_from_slice(wire);
     let mut decoded = None;
     let mut decode = || decoded = Some(M::decode(bytes.clone()));
