@@ -4,7 +4,7 @@
 //! On threads of their own, and not by a limit on how many of the others it
 //! keeps busy: one that runs already would have to be waited for.
 //! Not for: waiting, and short work (tokio's own blocking threads).
-//! Called by: `intake` (decoding of large messages), `embedded` (checks of Trees).
+//! Called by: `api` (large requests), `embedded` (checks of Trees), `server`.
 
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
@@ -16,6 +16,13 @@ use tokio::task::JoinHandle;
 /// thread that has none to give away.
 const NICE: i32 = 10;
 
+/// Has the thread that calls this run after those that do not, by so much
+/// (`nice`; 5 is a third of their time).
+pub fn give_way(nice: i32) {
+    // Refused, it does its work all the same.
+    let _ = rustix::process::setpriority_process(None, nice);
+}
+
 /// There is one for the process, never ended: what it does is given up with it.
 static LABOUR: LazyLock<Option<Runtime>> = LazyLock::new(|| {
     let threads = available_parallelism().map_or(2, |n| n.get().max(2));
@@ -23,10 +30,7 @@ static LABOUR: LazyLock<Option<Runtime>> = LazyLock::new(|| {
         .worker_threads(1)
         .max_blocking_threads(threads)
         .thread_name("labour")
-        .on_thread_start(|| {
-            // Refused, it does its work all the same.
-            let _ = rustix::process::setpriority_process(None, NICE);
-        })
+        .on_thread_start(|| give_way(NICE))
         .enable_time()
         .build();
     runtime

@@ -150,6 +150,8 @@ async fn one_poll_reads_a_turn_and_the_next_goes_on() {
             8 << 10,
             16 << 10,
         ),
+        // Large heads.
+        (&[0, 0x20, 0, 1, 4, 0, 0, 0, 1], 8 << 10, 32 << 10),
         (
             &[0, 0x40, 0, 0, 0, 0, 0, 0, 1],
             256 << 10,
@@ -168,6 +170,8 @@ async fn one_poll_reads_a_turn_and_the_next_goes_on() {
             let read = read_in_one_poll(&mut io, room);
             assert!((1..=most).contains(&read), "{read} of {most}");
             flush(&io).await;
+            // Else tokio ends what it takes for one poll.
+            tokio::task::yield_now().await;
             total += read;
             polls += 1;
         }

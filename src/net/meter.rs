@@ -142,6 +142,8 @@ pub(super) struct Seen {
     pub(super) frames: usize,
     /// Of these, HEADERS.
     pub(super) calls: usize,
+    /// Bytes of header blocks.
+    pub(super) heads: usize,
 }
 
 /// The judge of one client.
@@ -159,6 +161,8 @@ pub(super) struct Meter {
     frames: u64,
     /// Of these, HEADERS.
     calls: u64,
+    /// Bytes of header blocks.
+    heads: u64,
     /// The highest stream a call was begun on.
     last_stream: u32,
     offence: Option<Offence>,
@@ -176,6 +180,7 @@ impl Meter {
             data: false,
             frames: 0,
             calls: 0,
+            heads: 0,
             last_stream: 0,
             offence: None,
         }
@@ -208,7 +213,7 @@ impl Meter {
 
     /// Looks at what the client sent, and says what began in it.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Seen {
-        let (frames, calls) = (self.frames, self.calls);
+        let (frames, calls, heads) = (self.frames, self.calls, self.heads);
         // The walk cannot be borrowed along with the rest.
         let mut walk = std::mem::take(&mut self.received);
         walk.walk(bytes, |head| self.judge(head));
@@ -216,6 +221,7 @@ impl Meter {
         Seen {
             frames: usize::try_from(self.frames - frames).unwrap_or(usize::MAX),
             calls: usize::try_from(self.calls - calls).unwrap_or(usize::MAX),
+            heads: usize::try_from(self.heads - heads).unwrap_or(usize::MAX),
         }
     }
 
@@ -263,6 +269,7 @@ impl Meter {
             self.last_stream = self.last_stream.max(head.stream);
             self.spare.earn(EARNED);
         }
+        self.heads += u64::from(head.length);
         let (before, began) = self.block.unwrap_or((0, self.frames));
         let length = before.saturating_add(head.length);
         self.block = (!head.has(flag::END_HEADERS)).then_some((length, began));

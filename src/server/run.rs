@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::fetcher::Progress;
 use crate::forward::Observer;
+use crate::labour;
 use crate::net::ListenAddr;
 use crate::net::tls::{ServerFiles, ServerTls};
 use crate::store::{Probes, Told};
@@ -35,6 +36,10 @@ const CREDENTIAL: Duration = Duration::from_secs(2);
 
 /// Threads of the asset runtime: downloads and uploads mostly wait.
 const ASSET_THREADS: usize = 2;
+
+/// By how much they give way to the threads that answer calls: large messages
+/// are decoded there too.
+const GIVES_WAY: i32 = 5;
 
 /// Told the addresses once calls are served.
 type Announce = Box<dyn FnOnce(&str, Option<&str>) -> io::Result<()> + Send>;
@@ -51,6 +56,7 @@ pub fn run(mut config: Config, announce: Announce, told: Told) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASSET_THREADS)
         .thread_name("asset")
+        .on_thread_start(|| labour::give_way(GIVES_WAY))
         .enable_all()
         .build()
         .context("the asset runtime")?;
