@@ -121,7 +121,7 @@ impl Caller {
 const CALLS: [(Kind, &str, &str, u64); 3] = [
     (Kind::Hit, "hit", "--port", 10),
     (Kind::Forwarded, "forwarded", "--front", 10),
-    (Kind::Read, "read", "--port", 100),
+    (Kind::Read, "read", "--port", 50),
 ];
 
 pub async fn bystander(a: &Args) -> Result<(), String> {

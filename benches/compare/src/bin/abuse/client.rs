@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Sleep, sleep};
 
 const DRIP: Duration = Duration::from_secs(1);
@@ -89,12 +89,19 @@ impl Body for Outgoing {
 
 pub type Conn = SendRequest<Outgoing>;
 
+/// With a receive buffer as large as what is read at once. The kernel's grows as
+/// it is needed; until then the window closes now and then, and to find it open
+/// again takes the sender 200 ms, whoever it is.
+async fn socket(port: u16) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4 << 20)?;
+    socket.connect(([127, 0, 0, 1], port).into()).await
+}
+
 /// A connection with these windows for what the server sends.
 pub async fn connect_windows(port: u16, stream: u32, connection: u32) -> Result<Conn, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
-    let tcp = TcpStream::connect(("127.0.0.1", port))
-        .await
-        .map_err(|e| text(&e))?;
+    let tcp = socket(port).await.map_err(|e| text(&e))?;
     tcp.set_nodelay(true).map_err(|e| text(&e))?;
     let (tx, conn) = Builder::new(LocalExec)
         .timer(TokioTimer::new())
