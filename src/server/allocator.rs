@@ -14,7 +14,9 @@
 //! Not for: how much may be held (`budget`).
 //! Called by: `run`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::budget::Budget;
 

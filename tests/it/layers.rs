@@ -17,6 +17,7 @@ const ROWS: [&[&str]; 11] = [
         "clock",
         "budget",
         "net",
+        "labour",
         "telemetry",
         "call",
     ],
