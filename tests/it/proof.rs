@@ -491,6 +491,35 @@ async fn signed_references_end_and_those_of_fetched_content_only_if_unused() {
     inline(client.fetch_blob(pushed()).await, Code::NotFound);
 }
 
+/// What a fetch finds after somebody put an old signed entry back.
+async fn put_back(max_age: &str) -> assetgate::proto::asset::FetchBlobResponse {
+    let (cache, key) = (Upstream::start(), key_file(KEY));
+    let (_proxy, client) = Proxy::new()
+        .upstream(&cache)
+        .config(keyed(&key, max_age))
+        .connected()
+        .await;
+    let old = cache.put(b"old");
+    client.push_blob(push_blob(&URN, old)).await.unwrap();
+    let entries = cache.entries();
+    let new = cache.put(b"new");
+    client.push_blob(push_blob(&URN, new)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for (key, entry) in entries {
+        cache.set_entry(&key, entry);
+    }
+    client.fetch_blob(fetch_blob(&URN)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_signed_reference_that_is_put_back_is_believed_until_max_age_alone() {
+    let believed = put_back("").await;
+    let digest = believed.blob_digest.expect("nothing says that it is old");
+    assert_eq!(digest.hash, digest_of(b"old").hash);
+    let ended = put_back("max_age = \"2s\"\n").await;
+    assert_eq!(ended.status.map(|s| s.code), Some(Code::NotFound as i32));
+}
+
 #[tokio::test]
 async fn what_unsigned_references_are_worth_is_told() {
     let cache = Upstream::start();
