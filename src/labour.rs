@@ -9,6 +9,7 @@
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
@@ -16,11 +17,18 @@ use tokio::task::JoinHandle;
 /// thread that has none to give away.
 const NICE: i32 = 10;
 
+/// Lowest priority that there is.
+const LOWEST: i32 = 19;
+
+/// The priority of the process, as the first thread has it that gives way:
+/// those that it starts begin with its own.
+static USUAL: LazyLock<i32> = LazyLock::new(|| getpriority_process(None).unwrap_or(0));
+
 /// Has the thread that calls this run after those that do not, by so much
 /// (`nice`; 5 is a third of their time).
 pub fn give_way(nice: i32) {
     // Refused, it does its work all the same.
-    let _ = rustix::process::setpriority_process(None, nice);
+    let _ = setpriority_process(None, (*USUAL + nice).min(LOWEST));
 }
 
 /// There is one for the process, never ended: what it does is given up with it.
@@ -65,12 +73,16 @@ mod tests {
 
     #[tokio::test]
     async fn its_threads_have_low_priority_and_those_of_others_do_not() {
-        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let priority = || getpriority_process(None).unwrap();
         let usual = priority();
-        let lowest = (usual + NICE).min(19);
+        let lowest = (usual + NICE).min(LOWEST);
         assert_eq!(spawn(priority).await.unwrap(), lowest);
         let worker = handle().spawn(async move { priority() }).await;
         assert_eq!(worker.unwrap(), lowest);
         assert_eq!(tokio::task::spawn_blocking(priority).await.unwrap(), usual);
+        // Not twice, for a thread that one of them starts.
+        let started =
+            spawn(move || std::thread::spawn(move || (give_way(NICE), priority())).join());
+        assert_eq!(started.await.unwrap().unwrap().1, lowest);
     }
 }
