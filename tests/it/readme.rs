@@ -1,5 +1,5 @@
-//! README.md says what there is: every setting, flag and metric, and nothing
-//! else; and what it shows as configuration is valid.
+//! The documents say what there is: every setting, flag and metric, and nothing
+//! else; and what they show as configuration is valid.
 //!
 //! Tables are found by their heading; the first cell of a row names the thing.
 
@@ -22,7 +22,7 @@ fn read(path: impl AsRef<Path>) -> String {
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let start = text
         .find(&format!("\n{heading}\n"))
-        .unwrap_or_else(|| panic!("README.md has no heading `{heading}`"));
+        .unwrap_or_else(|| panic!("there is no heading `{heading}`"));
     let body = &text[start + heading.len() + 2..];
     let level = heading.bytes().take_while(|b| *b == b'#').count();
     let mut at = 0;
@@ -109,9 +109,8 @@ fn flags() -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn every_setting_stands_in_the_readme_with_its_flag_and_default() {
-    let readme = read("README.md");
-    let rows = rows(section(&readme, "## Settings"));
+fn every_setting_is_told_with_its_flag_and_default() {
+    let rows = rows(&read("docs/settings.md"));
     let mut told: Vec<(&str, &str, &str)> = Vec::new();
     for row in rows.iter().filter(|row| row[0] != "key") {
         assert_eq!(row.len(), 4, "key, flag, default, meaning: {row:?}");
@@ -144,7 +143,7 @@ fn rules_for_urls_are_rules() {
 }
 
 #[test]
-fn every_setting_and_flag_the_readme_names_exists() {
+fn every_setting_and_flag_that_is_named_exists() {
     let sections: BTreeSet<&str> = KEYS
         .iter()
         .flat_map(|key| key.name.match_indices('.').map(|(at, _)| &key.name[..at]))
@@ -179,7 +178,7 @@ fn every_setting_and_flag_the_readme_names_exists() {
 #[test]
 fn every_toml_block_is_a_valid_configuration() {
     let blocks = blocks("toml");
-    assert!(!blocks.is_empty(), "README.md shows a configuration file");
+    assert!(!blocks.is_empty(), "a configuration file is shown");
     let directory = tempfile::tempdir().unwrap();
     for (path, text) in blocks {
         let file = directory.path().join("assetgate.toml");
@@ -196,9 +195,9 @@ fn every_toml_block_is_a_valid_configuration() {
 }
 
 #[test]
-fn every_metric_stands_in_the_readme() {
-    let readme = read("README.md");
-    let rows = rows(section(&readme, "### Metrics"));
+fn every_metric_is_told() {
+    let operating = read("docs/operating.md");
+    let rows = rows(section(&operating, "## Metrics"));
     let told: BTreeSet<&str> = rows
         .iter()
         .map(|row| &*row[0])
@@ -216,13 +215,13 @@ fn every_metric_stands_in_the_readme() {
 }
 
 #[test]
-fn every_reason_stands_in_the_readme_as_it_is_told() {
-    let readme = read("README.md");
-    let rows = rows(section(&readme, "### Explain"));
+fn every_reason_stands_in_the_documents_as_it_is_told() {
+    let operating = read("docs/operating.md");
+    let rows = rows(section(&operating, "## Explain"));
     let told: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
     let names = Missed::ALL.map(Missed::name);
     assert_eq!(told, [&["reason"], &names[..]].concat());
-    let metrics = section(&readme, "### Metrics");
+    let metrics = section(&operating, "## Metrics");
     let row = metrics
         .lines()
         .find(|line| line.contains("`assetgate_lookups_total`"));
