@@ -68,6 +68,9 @@ pub struct Digest {
     size: u64,
 }
 
+/// Bytes of the longest hash there is (SHA-512).
+const LONGEST: usize = 64;
+
 impl Digest {
     /// A digest of `function` from its lower-case hexadecimal hash.
     pub fn new(function: DigestFunction, hash: &str, size: u64) -> Result<Self, Error> {
@@ -197,6 +200,16 @@ impl Scope {
     pub fn new(instance: InstanceName, function: DigestFunction) -> Self {
         Self { instance, function }
     }
+}
+
+/// A hash in hexadecimal. `hex::encode` does it a character at a time.
+fn in_hex(raw: &[u8]) -> Box<str> {
+    let mut digits = [0; 2 * LONGEST];
+    let digits = &mut digits[..2 * raw.len().min(LONGEST)];
+    let written = hex::encode_to_slice(raw, digits);
+    // None is longer, and all digits are ASCII.
+    let text = written.ok().and_then(|()| std::str::from_utf8(digits).ok());
+    text.unwrap_or_default().into()
 }
 
 fn check_hash(function: DigestFunction, hash: &str) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 
 use sha2::Digest as _;
 
-use super::{Digest, DigestFunction};
+use super::{Digest, DigestFunction, in_hex};
 
 /// Hashes bytes as they pass and counts them.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ impl Hasher {
     #[must_use]
     pub fn finish(self) -> Digest {
         let size = self.size;
-        let hash = hex::encode(self.finish_raw()).into();
+        let hash = in_hex(&self.finish_raw());
         Digest { hash, size }
     }
 

@@ -65,11 +65,13 @@ impl Fields<'_, '_> {
         field: &Field,
         value: impl FnOnce(&mut Writer<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        self.out.write_char(',')?;
-        // Raw identifiers, such as r#type.
+        // Names stand in the code: nothing in them needs an escape. Some are raw
+        // identifiers, such as r#type.
         let name = field.name();
-        quoted(self.out, name.strip_prefix("r#").unwrap_or(name))?;
-        self.out.write_char(':')?;
+        self.out.write_str(",\"")?;
+        self.out
+            .write_str(name.strip_prefix("r#").unwrap_or(name))?;
+        self.out.write_str("\":")?;
         value(self.out)
     }
 }
@@ -109,9 +111,9 @@ impl Visit for Fields<'_, '_> {
 
 /// A JSON string.
 fn quoted(out: &mut Writer<'_>, text: &str) -> fmt::Result {
-    out.write_char('"')?;
+    out.write_str("\"")?;
     escape(out, text)?;
-    out.write_char('"')
+    out.write_str("\"")
 }
 
 /// What is written to it becomes the inside of a JSON string.
