@@ -18,6 +18,9 @@ use super::private::{BY_ALL, BY_GROUP, STICKY, refuse};
 /// Links that are followed at most, as by the kernel.
 const LINKS: usize = 40;
 
+/// The user and the group that all share who have no other.
+const NOBODY: u32 = 65534;
+
 /// Who may own what is on the way.
 struct Trusted {
     user: u32,
@@ -50,7 +53,8 @@ impl Trusted {
             return Ok(false);
         }
         // A group of one: where each user has one, what they make is for it.
-        let private = self.user != 0 && found.uid() == self.user && found.gid() == self.user;
+        let shared = [0, NOBODY].contains(&self.user);
+        let private = !shared && found.uid() == self.user && found.gid() == self.user;
         if by_others == BY_GROUP && private {
             return Ok(false);
         }
@@ -146,7 +150,7 @@ mod tests {
         };
         assert_eq!(judge(user + 1, 0o755), Some(false));
         // In the group that has the user's number nobody else is.
-        let alone = user != 0 && found(0o700).gid() == user;
+        let alone = ![0, NOBODY].contains(&user) && found(0o700).gid() == user;
         assert_eq!(judge(user + 1, 0o775), alone.then_some(false));
         assert_eq!(judge(user, 0o775), Some(!alone));
         assert_eq!(judge(user, 0o777), None);

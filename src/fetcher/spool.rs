@@ -71,7 +71,10 @@ fn file_in(dir: &Path) -> io::Result<File> {
             Ok(file)
         }
         Err(error) => {
-            tracing::error!(dir = %dir.display(), %error, "the directory where downloads wait is gone");
+            tracing::error!(
+                dir = %dir.display(), %error,
+                "the directory where downloads wait is gone and cannot be made again: make it, or set fetch.spool_dir"
+            );
             Err(io::Error::new(io::ErrorKind::NotFound, gone))
         }
     }

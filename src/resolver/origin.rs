@@ -172,7 +172,9 @@ fn reason(query: &Query, missed: Missed) -> String {
         Missed::Absent => "nobody pushed this asset with these qualifiers",
         Missed::Unusable => "what stands in the cache for it is no reference of this server",
         Missed::HalfPushed => "it was pushed for several URIs and not recorded for the first",
-        Missed::Contradicted => "what was pushed under it does not have this checksum",
+        Missed::Contradicted => {
+            "what was pushed under it is not known to have this checksum: push it with `checksum.sri`"
+        }
         Missed::Unproven => {
             "whether what was pushed under it has this checksum could not be found out"
         }
@@ -184,7 +186,7 @@ fn reason(query: &Query, missed: Missed) -> String {
     let is_directory_url =
         request.kind == AssetKind::Directory && request.uris.iter().any(|uri| uri.is_http());
     let origin = if is_directory_url {
-        "it cannot be fetched either: unpacking archives is not built in yet, or is switched off"
+        "it cannot be fetched either: unpacking archives is not built in yet"
     } else {
         "no origin can be asked for such a URI"
     };

@@ -111,6 +111,8 @@ fn keys(text: &str) -> Result<Vec<SecretSlice<u8>>, MacKeyError> {
     for (index, line) in text.lines().enumerate() {
         match line.trim() {
             "" => {}
+            // A comment, as in other secret files.
+            comment if comment.starts_with('#') => {}
             key if key.len() < SHORTEST => return Err(MacKeyError::Short(index + 1)),
             key => keys.push(SecretSlice::from(key.as_bytes().to_vec())),
         }
@@ -159,6 +161,11 @@ mod tests {
     #[test]
     fn what_is_no_key_is_told_without_repeating_it() {
         assert_eq!(MacKeys::parse(" \n").unwrap_err(), MacKeyError::Empty);
+        let comment = "# the key of production, made anew every month";
+        assert_eq!(MacKeys::parse(comment).unwrap_err(), MacKeyError::Empty);
+        let commented = MacKeys::parse(&format!("{comment}\n{OLD}")).unwrap();
+        let mac = MacKeys::parse(OLD).unwrap().sign(&[b"a"]);
+        assert_eq!(commented.sign(&[b"a"]), mac);
         let error = MacKeys::parse(&format!("{OLD}\nhunter2")).unwrap_err();
         assert_eq!(error, MacKeyError::Short(2));
         assert!(!error.to_string().contains("hunter2"));
