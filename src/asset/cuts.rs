@@ -7,7 +7,8 @@
 //! be more of a secret or something else, the secret is taken.
 //!
 //! Every step looks at each byte a fixed number of times (once more for each
-//! depth), so all of it takes time linear in the length, whoever wrote the text.
+//! depth), so all of it takes time linear in the length, whoever wrote the text;
+//! should one not, that is counted, and the text goes as a whole.
 //! Not for: names (`secret_names.rs`), encodings (`decoded.rs`).
 //! Called by: `scrub.rs`.
 
@@ -16,16 +17,20 @@ mod parameter;
 
 use std::ops::Range;
 
-use super::decoded::{DEPTH, Decoded, look_at};
+use super::decoded::{DEPTH, Decoded};
 use authority::{Authority, Tail};
 
 const DEPTHS: usize = DEPTH as usize + 1;
+
+/// How often each byte is looked at, at most. Other texts than those that
+/// attack this do with a tenth.
+const MOST: usize = 200;
 
 /// Where in `raw` there are secrets, in order. `whole` says that it is one URL
 /// whatever is in it; else what stands between URLs parts it.
 pub(super) fn cuts(raw: &[u8], whole: bool) -> Vec<Range<usize>> {
     let text = Decoded::new(raw);
-    look_at(text.len());
+    text.look_at(text.len());
     let mut walk = Walk {
         text: &text,
         whole,
@@ -34,12 +39,16 @@ pub(super) fn cuts(raw: &[u8], whole: bool) -> Vec<Range<usize>> {
         name: Name::default(),
         part: 0,
         host_end: 0,
-        authorities: [None; DEPTHS],
-        tails: [None; DEPTHS],
+        authorities: [[None; 2]; DEPTHS],
+        tails: [[None; 2]; DEPTHS],
         signatures: [None; DEPTHS],
     };
     let mut at = 0;
     while at < text.len() {
+        // What is made to be looked at for long is none that anybody needs.
+        if text.looked_at() > MOST * (text.len() + 64) {
+            return vec![0..raw.len()];
+        }
         at = walk.step(at);
     }
     walk.cuts
@@ -88,9 +97,10 @@ struct Walk<'a> {
     part: usize,
     /// Up to there nothing is a parameter: the host stays as it is.
     host_end: usize,
-    // What was found by looking ahead, for each depth.
-    authorities: [Option<Authority>; DEPTHS],
-    tails: [Option<Tail>; DEPTHS],
+    // What was found by looking ahead, for each depth; of the first two, without
+    // a query and in one, as a text can go from one to the other and back.
+    authorities: [[Option<Authority>; 2]; DEPTHS],
+    tails: [[Option<Tail>; 2]; DEPTHS],
     signatures: [Option<(usize, super::signed::Schemes)>; DEPTHS],
 }
 
@@ -215,7 +225,7 @@ impl Walk<'_> {
             *at < self.text.len() && between(self.text.byte(*at)) && !self.text.is_too_deep(*at)
         };
         let end = at + (at..).take_while(more).count();
-        look_at(end - at);
+        self.text.look_at(end - at);
         end
     }
 
@@ -233,7 +243,7 @@ impl Walk<'_> {
         }
         let mut slash = false;
         for at in from..self.text.len() {
-            look_at(1);
+            self.text.look_at(1);
             match byte(at) {
                 b'?' => return slash,
                 b'/' => slash = true,
@@ -259,7 +269,7 @@ impl Walk<'_> {
             let user = (byte == b':').then(|| self.user_info(end)).flatten();
             end = user.map_or(end + 1, |(_, host)| host);
         }
-        look_at(end - at);
+        self.text.look_at(end - at);
         self.cut(self.part..end);
         self.begin(end);
         end

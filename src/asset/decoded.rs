@@ -7,6 +7,7 @@
 //! Called by: `cuts.rs`; `fetcher` (user info of URLs).
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// So many times over an encoding is looked through. URLs within URLs within
@@ -23,7 +24,7 @@ thread_local! {
 }
 
 #[inline]
-pub(super) fn look_at(bytes: usize) {
+fn look_at(bytes: usize) {
     #[cfg(test)]
     LOOKED_AT.set(LOOKED_AT.get() + bytes);
     #[cfg(not(test))]
@@ -33,6 +34,7 @@ pub(super) fn look_at(bytes: usize) {
 /// The bytes of a text, decoded, each with its depth: how often it was encoded.
 pub(super) struct Decoded<'a> {
     raw: &'a [u8],
+    looked_at: Cell<usize>,
     bytes: Cow<'a, [u8]>,
     /// Where in `raw` each byte begins, and its depth. Empty where nothing was
     /// encoded.
@@ -43,6 +45,7 @@ impl<'a> Decoded<'a> {
     pub(super) fn new(raw: &'a [u8]) -> Self {
         let mut new = Self {
             raw,
+            looked_at: Cell::new(0),
             bytes: Cow::Borrowed(raw),
             places: Vec::new(),
         };
@@ -84,6 +87,16 @@ impl<'a> Decoded<'a> {
                 self.places[at].1 = TOO_DEEP;
             }
         }
+    }
+
+    /// Counts bytes that are looked at.
+    pub(super) fn look_at(&self, bytes: usize) {
+        self.looked_at.set(self.looked_at.get() + bytes);
+        look_at(bytes);
+    }
+
+    pub(super) fn looked_at(&self) -> usize {
+        self.looked_at.get()
     }
 
     pub(super) fn len(&self) -> usize {

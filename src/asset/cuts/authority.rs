@@ -3,7 +3,6 @@
 //! Not for: which host is asked (`uri.rs`).
 //! Called by: `cuts`.
 
-use super::super::decoded::look_at;
 use super::{Region, Walk, between};
 
 /// An authority, or the end of one: what holds of it from any place within.
@@ -11,7 +10,6 @@ use super::{Region, Walk, between};
 pub(super) struct Authority {
     from: usize,
     end: usize,
-    query: bool,
     last_at: Option<usize>,
     /// A colon that has no port behind it.
     bad_port: Option<usize>,
@@ -22,7 +20,6 @@ pub(super) struct Authority {
 pub(super) struct Tail {
     from: usize,
     end: usize,
-    query: bool,
     last_at: Option<usize>,
 }
 
@@ -47,7 +44,7 @@ impl Walk<'_> {
             };
             let end = (host..self.text.len()).find(ends);
             self.host_end = end.unwrap_or(self.text.len());
-            look_at(self.host_end - host);
+            self.text.look_at(self.host_end - host);
         }
         if !region.query || region.depth < depth {
             self.enter(Region {
@@ -118,7 +115,7 @@ impl Walk<'_> {
             is
         };
         let slashes = (1..).take_while(slash).count();
-        look_at(slashes);
+        self.text.look_at(slashes);
         let next = byte(slashes + 1);
         let enough = slashes > 1 || (begins && next != 0 && !next.is_ascii_whitespace());
         enough.then_some(colon + 1 + slashes)
@@ -136,9 +133,8 @@ impl Walk<'_> {
     }
 
     fn authority(&mut self, start: usize, depth: u8, query: bool) -> Authority {
-        let known = self.authorities[usize::from(depth)];
+        let known = self.authorities[usize::from(depth)][usize::from(query)];
         if let Some(known) = known
-            && known.query == query
             && (known.from..known.end).contains(&start)
         {
             return known;
@@ -163,7 +159,7 @@ impl Walk<'_> {
             }
             end += 1;
         }
-        look_at(2 * (end - start));
+        self.text.look_at(2 * (end - start));
         let bad_port = last_mark.filter(|at| {
             let port = self.text.bytes(at + 1..end);
             self.text.byte(*at) == b':' && !port.iter().all(u8::is_ascii_digit)
@@ -171,22 +167,20 @@ impl Walk<'_> {
         let found = Authority {
             from: start,
             end,
-            query,
             last_at,
             bad_port,
         };
-        self.authorities[usize::from(depth)] = Some(found);
+        self.authorities[usize::from(depth)][usize::from(query)] = Some(found);
         found
     }
 
     /// The last `@` of what may be one URL. A password may hold what ends an
     /// authority: then what comes before it reads as a port that is none.
     fn tail(&mut self, start: usize, depth: u8, query: bool) -> Option<usize> {
-        let known = self.tails[usize::from(depth)];
-        let known =
-            known.filter(|known| known.query == query && (known.from..known.end).contains(&start));
+        let known = self.tails[usize::from(depth)][usize::from(query)];
+        let known = known.filter(|known| (known.from..known.end).contains(&start));
         let tail = known.unwrap_or_else(|| self.read_tail(start, depth, query));
-        self.tails[usize::from(depth)] = Some(tail);
+        self.tails[usize::from(depth)][usize::from(query)] = Some(tail);
         tail.last_at.filter(|at| *at >= start)
     }
 
@@ -211,11 +205,10 @@ impl Walk<'_> {
             }
             end += 1;
         }
-        look_at(end - start);
+        self.text.look_at(end - start);
         Tail {
             from: start,
             end,
-            query,
             last_at,
         }
     }

@@ -3,7 +3,6 @@
 //! Not for: names (`secret_names.rs`, `signed.rs`).
 //! Called by: `cuts`.
 
-use super::super::decoded::look_at;
 use super::super::secret_names::is_secret;
 use super::super::signed::{Schemes, beside_signature_of, signature_of};
 use super::{Name, Walk, between, in_name};
@@ -34,7 +33,7 @@ impl Walk<'_> {
             let own = (name.from..equals).rev().take_while(more).count();
             name.from = equals - own;
         }
-        look_at(equals - name.from);
+        self.text.look_at(equals - name.from);
         let separator = name.separator.map(|at| (at, self.text.byte(at)));
         let pads = matches!(separator, None | Some((_, b',')));
         // Cheaper to see than what a name means; none is asked twice.
@@ -70,7 +69,7 @@ impl Walk<'_> {
     fn is_padding(&self, equals: usize) -> bool {
         let more = (equals..self.text.len()).take_while(|at| self.text.byte(*at) == b'=');
         let end = equals + more.count();
-        look_at(end - equals);
+        self.text.look_at(end - equals);
         let next = self.text.byte(end);
         let apart = equals
             .checked_sub(1)
@@ -120,7 +119,7 @@ impl Walk<'_> {
                 _ => at += 1,
             }
         }
-        look_at(at - start);
+        self.text.look_at(at - start);
         at
     }
 
@@ -128,7 +127,7 @@ impl Walk<'_> {
     fn is_parameter(&self, at: usize) -> bool {
         let name = (at..at + 64).take_while(|at| in_name(self.text.byte(*at)));
         let equals = at + name.count();
-        look_at(equals - at);
+        self.text.look_at(equals - at);
         let value = self.text.byte(equals + 1);
         let ends = value == 0 || value == b'=' || between(value) || b"&;#".contains(&value);
         equals > at && self.text.byte(equals) == b'=' && !ends
@@ -171,7 +170,7 @@ impl Walk<'_> {
             }
             at += 1;
         }
-        look_at(at - region.from);
+        self.text.look_at(at - region.from);
         self.signatures[usize::from(depth)] = Some((region.from, schemes));
         schemes
     }
