@@ -84,6 +84,8 @@ struct Name {
     separator: Option<usize>,
     /// Behind a `=`: the name is what reads as one, not all there is.
     loose: bool,
+    /// In a path, where many a segment has a `=`: it has to be plain.
+    of_segment: bool,
 }
 
 struct Walk<'a> {
@@ -162,7 +164,7 @@ impl Walk<'_> {
         self.name = Name {
             from: at + 1,
             separator: Some(at),
-            loose: false,
+            ..Name::default()
         };
         if self.text.depth(at) == 0 {
             self.part = at + 1;
@@ -175,7 +177,11 @@ impl Walk<'_> {
         if self.region(depth).query {
             return;
         }
-        self.begin(at + 1);
+        self.name = Name {
+            from: at + 1,
+            of_segment: true,
+            ..Name::default()
+        };
         if self.text.byte(at) == b'/' {
             self.regions[usize::from(depth.min(DEPTH))].slash = true;
             self.leave(at);

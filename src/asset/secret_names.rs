@@ -244,6 +244,30 @@ fn has_secret_word(name: &[u8]) -> bool {
     false
 }
 
+/// Names that mean nothing else even in a path, where `policy=a` and `auth=none`
+/// are parts of names of files.
+const PLAINLY: [&str; 14] = [
+    "access_token",
+    "auth_token",
+    "hdnea",
+    "hdntl",
+    "hdnts",
+    "hmac",
+    "job_token",
+    "jwt",
+    "password",
+    "private_token",
+    "secret",
+    "sig",
+    "signature",
+    "token",
+];
+
+/// Whether a name is one of a secret and of nothing else.
+pub(super) fn is_plainly_secret(name: &[u8]) -> bool {
+    PLAINLY.iter().any(|known| is(name, known))
+}
+
 /// No word for a secret is shorter or longer.
 const LENGTHS: std::ops::RangeInclusive<usize> = 3..=40;
 

@@ -3,7 +3,7 @@
 //! Not for: names (`secret_names.rs`, `signed.rs`).
 //! Called by: `cuts`.
 
-use super::super::secret_names::is_secret;
+use super::super::secret_names::{is_plainly_secret, is_secret};
 use super::super::signed::{Schemes, beside_signature_of, signature_of};
 use super::{Name, Walk, between, in_name};
 
@@ -21,6 +21,7 @@ impl Walk<'_> {
             from: at + 1,
             separator: None,
             loose: true,
+            of_segment: self.name.of_segment,
         };
         at + 1
     }
@@ -41,6 +42,9 @@ impl Walk<'_> {
             return None;
         }
         let text = self.text.bytes(name.from..equals);
+        if name.of_segment && !is_plainly_secret(text) {
+            return None;
+        }
         if !is_secret(text) && !self.goes_with_signature(name, equals) {
             return None;
         }
@@ -110,7 +114,9 @@ impl Walk<'_> {
                     let comma = byte == b',' && end == at + 1;
                     let parted = end == self.text.len()
                         || self.is_url(end)
-                        || (comma && self.is_parameter(end));
+                        || (comma && self.is_parameter(end))
+                        // A word ends there, but not what stands before a value.
+                        || (!comma && !region.query && at > start);
                     if parted {
                         break;
                     }
