@@ -72,7 +72,9 @@ impl<S: AssetStore, F: Fetcher, A: Announce> FetchService<S, F, A> {
         let context = self.identity.context(metadata).of_connection(connection);
         let message = FetchMessage::from(message);
         let large = message.is_large();
-        let read = aside_if(large, move || (message.uris(), message.to_query(kind)));
+        let read = aside_if(large, context.connection(), move || {
+            (message.uris(), message.to_query(kind))
+        });
         let (uris, query) = read.await?;
         note_caller(&call, &caller, kind, uris.first());
         let mut query = query.map_err(|invalid| super::refuse(&call, &invalid))?;

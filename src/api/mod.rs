@@ -31,6 +31,7 @@ pub use channel::{ErrorMode, ErrorSettings};
 pub use services::Services;
 
 use crate::asset::{AssetKind, Uri};
+use crate::budget::Share;
 use crate::call::Call;
 use crate::drain::Drain;
 use crate::fetcher::Fetcher;
@@ -97,8 +98,9 @@ pub fn services<S: AssetStore, F: Fetcher, A: Announce>(
 }
 
 /// Does what may take over a millisecond on another thread than the
-/// listener's.
-async fn aside_if<T, F>(large: bool, work: F) -> Result<T, Status>
+/// listener's. There are few of these: of one connection one at a time waits
+/// there, so that others have their turn and nobody leaves work behind.
+async fn aside_if<T, F>(large: bool, connection: Option<&Share>, work: F) -> Result<T, Status>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -106,6 +108,15 @@ where
     if !large {
         return Ok(work());
     }
+    let turn = match connection {
+        Some(share) => Some(share.aside().await),
+        None => None,
+    };
+    let work = move || {
+        let done = work();
+        drop(turn);
+        done
+    };
     match labour::spawn(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => Ok(done),
         Err(Ok(panic)) => std::panic::resume_unwind(panic),

@@ -41,7 +41,7 @@ impl<S: AssetStore, F: Fetcher, A: Announce> PushService<S, F, A> {
         let context = self.identity.context(metadata).of_connection(connection);
         let message = PushMessage::from(message);
         let large = message.is_large();
-        let read = aside_if(large, move || {
+        let read = aside_if(large, context.connection(), move || {
             let limits = message.check_limits();
             let push = message.to_push(kind);
             (message.uris(), message.instance(), limits, push)

@@ -47,7 +47,7 @@ pub(super) fn cuts(raw: &[u8], whole: bool) -> Vec<Range<usize>> {
     while at < text.len() {
         // What is made to be looked at for long is none that anybody needs.
         if text.looked_at() > MOST * (text.len() + 64) {
-            return vec![0..raw.len()];
+            return std::iter::once(0..raw.len()).collect();
         }
         at = walk.step(at);
     }

@@ -81,6 +81,8 @@ struct Account {
     looks: Arc<Semaphore>,
     /// One at a time of what is not to be done for one connection at once.
     alone: Arc<Semaphore>,
+    /// The same for what is done aside.
+    aside: Arc<Semaphore>,
 }
 
 /// The budget where nothing is configured: 256 MiB, or an eighth of the memory
@@ -114,6 +116,7 @@ impl Budget {
             answers: Answers::of(&self.unsent),
             looks: Arc::new(Semaphore::new(self.ledger.looks() as usize)),
             alone: Arc::new(Semaphore::new(1)),
+            aside: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -226,6 +229,16 @@ impl Share {
     /// Waits until nothing else of this share is done that takes a permit here.
     pub async fn alone(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.0.alone).acquire_owned().await {
+            Ok(permit) => permit,
+            // Never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until nothing of this share is done aside, on threads that all
+    /// share.
+    pub async fn aside(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.0.aside).acquire_owned().await {
             Ok(permit) => permit,
             // Never closed.
             Err(_) => std::future::pending().await,

@@ -2,9 +2,10 @@
 //! likes. They have room of their own, or one that reads nothing would keep
 //! others from being read.
 //!
-//! A connection may hold a third of what it leaves to others, and one answer
-//! whatever there is, so that everybody is answered. Those of a connection wait
-//! in their order, and one of them at a time for others.
+//! Each connection may hold a little, and one answer whatever its size, that is
+//! not taken from the room: whoever reads nothing keeps nobody else from that.
+//! Beyond it, one may hold a third of what it leaves to others. The answers of a
+//! connection wait in their order, and one of them at a time for others.
 //!
 //! Not for: which answers count, and how much they take (`embedded`).
 //! Called by: the parent module.
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+
+/// What part of the room's size a connection may hold beside it.
+const FREE_PART: u64 = 16;
 
 /// The room there is.
 #[derive(Debug)]
@@ -27,8 +31,7 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Answers {
     room: Arc<Room>,
-    /// Changed while `Room::used` is locked.
-    held: Arc<AtomicU64>,
+    held: Arc<Mine>,
     /// Whose turn it is to wait for room.
     turn: Semaphore,
 }
@@ -37,11 +40,20 @@ pub(super) struct Answers {
 #[derive(Debug, Clone)]
 pub struct Unsent(#[allow(dead_code, reason = "held")] Arc<Held>);
 
+/// Bytes of one connection. Changed while `Room::used` is locked.
+#[derive(Debug, Default)]
+struct Mine {
+    all: AtomicU64,
+    /// Of these, taken from the room.
+    charged: AtomicU64,
+}
+
 #[derive(Debug)]
 struct Held {
     room: Arc<Room>,
-    connection: Arc<AtomicU64>,
+    connection: Arc<Mine>,
     bytes: u64,
+    charged: u64,
 }
 
 impl Room {
@@ -57,16 +69,22 @@ impl Room {
         *self.used.lock()
     }
 
-    fn take(&self, connection: &AtomicU64, bytes: u64) -> bool {
+    /// Takes so many bytes if they may be had; says how many of them are taken
+    /// from the room.
+    fn take(&self, connection: &Mine, bytes: u64) -> Option<u64> {
         let mut used = self.used.lock();
-        let mine = connection.load(Relaxed);
-        let left = self.limit.saturating_sub(*used + bytes);
-        if mine > 0 && mine + bytes > left / 3 {
-            return false;
+        let all = connection.all.load(Relaxed);
+        let free = all == 0 || all + bytes <= self.limit / FREE_PART;
+        let charged = if free { 0 } else { bytes };
+        let mine = connection.charged.load(Relaxed) + charged;
+        let left = self.limit.saturating_sub(*used + charged);
+        if !free && mine > left / 3 {
+            return None;
         }
-        *used += bytes;
-        connection.store(mine + bytes, Relaxed);
-        true
+        *used += charged;
+        connection.all.store(all + bytes, Relaxed);
+        connection.charged.store(mine, Relaxed);
+        Some(charged)
     }
 }
 
@@ -86,11 +104,12 @@ impl Answers {
         loop {
             let mut freed = std::pin::pin!(self.room.freed.notified());
             freed.as_mut().enable();
-            if self.room.take(&self.held, bytes) {
+            if let Some(charged) = self.room.take(&self.held, bytes) {
                 return Unsent(Arc::new(Held {
                     room: Arc::clone(&self.room),
                     connection: Arc::clone(&self.held),
                     bytes,
+                    charged,
                 }));
             }
             freed.await;
@@ -101,8 +120,9 @@ impl Answers {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut used = self.room.used.lock();
-        *used -= self.bytes;
-        self.connection.fetch_sub(self.bytes, Relaxed);
+        *used -= self.charged;
+        self.connection.all.fetch_sub(self.bytes, Relaxed);
+        self.connection.charged.fetch_sub(self.charged, Relaxed);
         drop(used);
         self.room.freed.notify_waiters();
     }
@@ -125,7 +145,7 @@ mod tests {
         let room = Arc::new(Room::new(64 * MIB));
         let connections: Vec<_> = (0..10).map(|_| Answers::of(&room)).collect();
         let held: Vec<_> = connections.iter().map(|c| fill(c, MIB / 4)).collect();
-        assert_eq!(held[0].len(), 64, "a quarter");
+        assert_eq!(held[0].len(), 16 + 64, "a little, and a quarter");
         assert!(held.iter().all(|held| !held.is_empty()));
         assert!(room.used() > 56 * MIB && room.used() <= 64 * MIB);
         drop(held);
@@ -140,6 +160,17 @@ mod tests {
             assert_eq!(held.len(), 1);
             std::mem::forget(held);
         }
+    }
+
+    #[test]
+    fn who_reads_nothing_of_large_answers_keeps_nobody_from_theirs() {
+        let room = Arc::new(Room::new(64 * MIB));
+        let attackers: Vec<_> = (0..100).map(|_| Answers::of(&room)).collect();
+        let _one_each: Vec<_> = attackers.iter().map(|a| fill(a, 45 * MIB)).collect();
+        let honest = Answers::of(&room);
+        assert_eq!(fill(&honest, MIB).len(), 4 + 16, "as if alone");
+        let _more: Vec<_> = attackers.iter().map(|a| fill(a, MIB / 4)).collect();
+        assert_eq!(fill(&honest, MIB).len(), 4, "its own at any rate");
     }
 
     #[tokio::test]

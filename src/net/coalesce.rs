@@ -32,6 +32,7 @@ pub use flushed::Flushed;
 use super::buffers::{self, SIZE};
 use super::meter::Meter;
 use super::outbox::Outbox;
+use super::piece;
 use turn::{Direct, TURN, admit, wait_for_next_turn};
 
 /// A stream with collected writes and buffered reads; clones share it.
@@ -125,6 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Coalesced<S> {
     /// socket takes it. When it does not take all, the task is woken once it
     /// takes more.
     pub fn flush(&self, cx: &mut Context<'_>) {
+        piece::forget();
         let mut inner = self.inner.lock();
         inner.turn = TURN;
         inner.yielded = false;

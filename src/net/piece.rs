@@ -54,6 +54,12 @@ impl Buf for Piece {
     }
 }
 
+/// Lets go of a piece that was asked for and not written: it may be the last
+/// that holds what others wait for.
+pub(super) fn forget() {
+    drop(OFFERED.take());
+}
+
 /// A handle to the memory of `slice`, if it is that of the piece which was
 /// asked last. The handle left behind keeps that memory from being used for
 /// anything else, so equal addresses are equal bytes.
@@ -77,6 +83,17 @@ mod tests {
         assert_eq!(claimed.as_ptr(), bytes[15..].as_ptr(), "the same memory");
         assert_eq!(claimed.len(), SHARED - 5);
         assert!(claim(slice).is_none());
+    }
+
+    #[test]
+    fn a_piece_that_is_not_written_is_let_go() {
+        let bytes = Bytes::from(vec![7; SHARED]);
+        let piece = Piece::from(bytes.clone());
+        piece.chunk();
+        drop(piece);
+        assert!(!bytes.is_unique());
+        forget();
+        assert!(bytes.is_unique());
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! What is large is read on another thread than the listener's.
 
 use std::thread;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use super::super::aside_if;
 use super::super::convert::{FetchMessage, PushMessage};
 use super::{FetchBlobRequest, PushBlobRequest, Qualifier, rev2};
+use crate::budget::Budget;
 
 #[tokio::test]
 async fn large_requests_are_read_elsewhere() {
     let here = thread::current().id();
-    let read = async |large| aside_if(large, || thread::current().id()).await;
+    let read = async |large| aside_if(large, None, || thread::current().id()).await;
     assert_eq!(read(false).await.unwrap(), here);
     assert_ne!(read(true).await.unwrap(), here);
 }
@@ -18,7 +22,7 @@ async fn large_requests_are_read_elsewhere() {
 #[should_panic(expected = "found by the layer for panics")]
 async fn a_panic_elsewhere_is_one_here() {
     let panic = || panic!("found by the layer for panics");
-    aside_if::<(), _>(true, panic).await.ok();
+    aside_if::<(), _>(true, None, panic).await.ok();
 }
 
 #[test]
@@ -49,4 +53,24 @@ fn ordinary_requests_are_not_large() {
     };
     assert!(!push(100).is_large());
     assert!(push(1001).is_large());
+}
+
+#[tokio::test]
+async fn one_connection_has_one_thing_done_aside_at_a_time() {
+    let budget = Budget::default();
+    let (one, other) = (budget.share(), budget.share());
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let wait = move || {
+        let _ = gate.recv();
+    };
+    let mut held = Box::pin(aside_if(true, Some(&one), wait));
+    assert!((&mut held).now_or_never().is_none());
+    // It has not even begun, so that nothing is left of it when it is given up.
+    let second = aside_if(true, Some(&one), || ());
+    let second = tokio::time::timeout(Duration::from_millis(100), second).await;
+    assert!(second.is_err());
+    aside_if(true, Some(&other), || ()).await.unwrap();
+    drop(open);
+    held.await.unwrap();
+    aside_if(true, Some(&one), || ()).await.unwrap();
 }
