@@ -125,9 +125,22 @@ impl fmt::Write for Escaped<'_, '_> {
     }
 }
 
+/// Bytes that cannot stand in a JSON string as they are (RFC 8259, section 7).
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
 fn escape(out: &mut Writer<'_>, text: &str) -> fmt::Result {
     let mut rest = text;
-    let special = |b: u8| b < 0x20 || b == b'"' || b == b'\\';
+    let special = |b: u8| SPECIAL[usize::from(b)];
     while let Some(at) = rest.bytes().position(special) {
         // All of these are ASCII, so both cuts are between characters.
         let (plain, from) = rest.split_at(at);
