@@ -11,14 +11,14 @@
 # a busy core costs anyway is measured beside it: honest calls, as many as keep the servers as busy as the storm did. Two attacks have
 # servers of their own: more connections than descriptors, and a log that nobody reads.
 #
-# Gates: RSS_GATE=320 MiB over idle at the peak, of either server, in the storm and for each attack; WAIT_GATE=20 ms of p99 over the
-# same load without the attack, in one of three rounds; within 30 s after it 1.5 times what was resident before and 32 MiB; every answer right.
+# Gates: RSS_GATE=320 MiB over idle at the peak, of either server, in the storm and for each attack; WAIT_GATE=20 ms of p99 (of
+# reads READ_GATE=20, which is missed: 30 to 150 were seen) over the same load without the attack, in one of three rounds; within 30 s after it 1.5 times what was resident before and 32 MiB; every answer right.
 # ONLY="NAME..." runs these attacks, or `storm`. SETTLE=1: seconds after an attack until memory is looked at.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 ALL="half-messages results five-results batches qualifiers trees uris metadata nested checks drips uploads heads continuations"
 attacks=${ONLY:-$ALL unread} together=${ONLY:-storm} seconds=${1:-12}
-rss_gate=${RSS_GATE:-320} wait_gate=${WAIT_GATE:-20}
+rss_gate=${RSS_GATE:-320} wait_gate=${WAIT_GATE:-20} read_gate=${READ_GATE:-20}
 needs taskset apt
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed: one for the servers, one for the attackers"
 ASSETGATE_PREFIX="taskset -c 0"
@@ -117,7 +117,7 @@ done
 
 # storm: all at once, and then the honest load that keeps the servers as busy. False if somebody waited too long.
 storm() {
-  local before storm ended settled call most quick=0
+  local before storm ended settled call gate most quick=0
   servers
   before=$(resident VmRSS)
   measured storm "$seconds" storm
@@ -131,7 +131,9 @@ storm() {
   servers
   measured honest "$seconds" honest --busy "$(said "$storm" busy_percent)"
   for call in hit forwarded read; do
-    most=$(($(said "$FILE" "${call}_p99_us") + wait_gate * 1000))
+    gate=$wait_gate
+    [ "$call" != read ] || gate=$read_gate
+    most=$(($(said "$FILE" "${call}_p99_us") + gate * 1000))
     [ "$(said "$storm" "${call}_p99_us")" -le "$most" ] || quick=1 SLOW+=("storm: us of p99, $call: at most $most, saw $(said "$storm" "${call}_p99_us")")
   done
   return "$quick"
